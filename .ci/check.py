@@ -1,0 +1,289 @@
+"""All checks of the project, one after another, with a summary at the end.
+
+    python check.py <group>...
+
+lint     ruff, mypy, clang-format, and stubtest on the extension
+cpp      the C++ tests: plain, under ThreadSanitizer, under AddressSanitizer with UBSan
+python   the Python tests on every interpreter found, each normally and with PYTHONASYNCIODEBUG=1
+quick    the Python tests once, on the interpreter that runs this
+format   not a check: rewrite the sources as lint wants them
+
+A step that fails does not stop the others; the exit status is 1 when any failed. Standard library
+only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import environment
+from environment import ROOT, VENV, Interpreter, Unusable, python_of
+
+MINORS = ("3.11", "3.12", "3.13")
+# Seconds. A test has its own limit; this one is for a hang outside of tests, as at exit.
+STEP_LIMIT = 900.0
+
+SANITIZER_OPTIONS = {
+    "TSAN_OPTIONS": "halt_on_error=1:exitcode=66",
+    "ASAN_OPTIONS": "detect_leaks=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
+# Above this mmap_rnd_bits, compilers from before 2024 find no place for ThreadSanitizer's shadow.
+TSAN_MOST_RANDOM_BITS = 28
+
+
+Step = Callable[[], None]
+
+
+class Failed(Exception):
+    """A step found something wrong; its output is on the terminal by then."""
+
+
+class Outcome(NamedTuple):
+    mark: str
+    step: str
+    note: str
+
+
+class Report:
+    """Runs steps and remembers how they went."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def step(self, name: str, action: Step) -> bool:
+        print(f"\n== {name}", flush=True)
+        start = time.monotonic()
+        try:
+            action()
+        except (Failed, Unusable) as problem:
+            print(f"FAILED: {problem}", flush=True)
+            mark = "FAIL"
+        else:
+            mark = "ok"
+        self.outcomes.append(Outcome(mark, name, f"{time.monotonic() - start:.1f} s"))
+        return mark == "ok"
+
+    def skip(self, name: str, why: str) -> None:
+        self.outcomes.append(Outcome("-", name, why))
+
+    @property
+    def failed(self) -> bool:
+        return any(outcome.mark == "FAIL" for outcome in self.outcomes)
+
+    def print_summary(self) -> None:
+        width = max(len(outcome.step) for outcome in self.outcomes)
+        print("\nSummary")
+        for mark, step, note in self.outcomes:
+            print(f"  {mark:<5}{step:<{width}}  {note}")
+        print("FAILED" if self.failed else "all passed", flush=True)
+
+
+def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
+    """Run a command in the project's folder; raises Failed when it fails or takes too long."""
+    words = [str(word) for word in command]
+    # A group of its own: a test that hangs may have left children, and they end with it.
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        status = process.wait(STEP_LIMIT)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{' '.join(words)}: still running after {STEP_LIMIT:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if status != 0:
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        raise Failed(f"{' '.join(words)}: {how}")
+
+
+# -- lint ----------------------------------------------------------------------------------------
+
+
+def python_trees() -> list[str]:
+    return [name for name in ("python", "tests", "bench", ".ci") if (ROOT / name).is_dir()]
+
+
+def cpp_sources() -> list[str]:
+    files = [*(ROOT / "cpp").rglob("*"), *(ROOT / "tests").rglob("*")]
+    return sorted(str(file) for file in files if file.suffix in {".hpp", ".cpp", ".h", ".c"})
+
+
+def tool(name: str) -> Path:
+    return VENV / "bin" / name
+
+
+def lint(report: Report, here: Interpreter) -> None:
+    if not report.step("lint: build", partial(prepare, VENV, here, "lint", "test", "bench")):
+        report.skip("lint", "not run")
+        return
+    ruff, clang_format = tool("ruff"), tool("clang-format")
+    mypy = (python_of(VENV), "-m", "mypy")
+    stubtest = (python_of(VENV), "-m", "mypy.stubtest", "--mypy-config-file", "pyproject.toml")
+    typed = [tree for tree in ("python/offgil", "bench") if (ROOT / tree).is_dir()]
+    report.step("ruff check", partial(run, ruff, "check", *python_trees()))
+    report.step("ruff format", partial(run, ruff, "format", "--check", *python_trees()))
+    report.step("clang-format", partial(run, clang_format, "--dry-run", "-Werror", *cpp_sources()))
+    report.step("mypy --strict", partial(run, *mypy, *typed, ".ci/check.py"))
+    report.step(
+        "stubtest offgil._core",
+        partial(run, *stubtest, "--allowlist", ".ci/stubtest-allowlist", "offgil._core"),
+    )
+
+
+def rewrite(report: Report, here: Interpreter) -> None:
+    if not report.step("format: build", partial(prepare, VENV, here, "lint")):
+        return
+    ruff, clang_format = tool("ruff"), tool("clang-format")
+    report.step("ruff check --fix", partial(run, ruff, "check", "--fix", *python_trees()))
+    report.step("ruff format", partial(run, ruff, "format", *python_trees()))
+    report.step("clang-format", partial(run, clang_format, "-i", *cpp_sources()))
+
+
+# -- C++ -----------------------------------------------------------------------------------------
+
+
+def cpp(report: Report, _: Interpreter) -> None:
+    report.step("C++ tests", partial(cpp_tests, "cpp", ""))
+    report.step("C++ tests, ThreadSanitizer", partial(cpp_tests, "cpp-thread", "thread"))
+    report.step("C++ tests, ASan and UBSan", partial(cpp_tests, "cpp-address", "address,undefined"))
+
+
+def cpp_tests(tree: str, sanitizer: str) -> None:
+    build = f"build/{tree}"
+    run(
+        *("cmake", "-S", ".", "-B", build, "-G", "Ninja", "--log-level=WARNING"),
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
+        "-DOFFGIL_BUILD_PYTHON=OFF",
+        "-DOFFGIL_BUILD_TESTS=ON",
+        f"-DOFFGIL_SANITIZE={sanitizer}",
+    )
+    run("cmake", "--build", build, "--parallel", str(environment.jobs()))
+    prefix = fixed_addresses() if sanitizer == "thread" else []
+    ctest = ("ctest", "--test-dir", build, "--output-on-failure", "--no-tests=error")
+    run(*prefix, *ctest, env=SANITIZER_OPTIONS)
+
+
+def fixed_addresses() -> list[str]:
+    """What to put before a command where the kernel spreads addresses too far for its shadow."""
+    try:
+        bits = int(Path("/proc/sys/vm/mmap_rnd_bits").read_text())
+    except (OSError, ValueError):
+        return []
+    if bits <= TSAN_MOST_RANDOM_BITS:
+        return []
+    prefix = ["setarch", os.uname().machine, "--addr-no-randomize"]
+    try:
+        subprocess.run([*prefix, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # a container may forbid it
+        return []
+    return prefix
+
+
+# -- Python --------------------------------------------------------------------------------------
+
+
+def quick(report: Report, here: Interpreter) -> None:
+    if report.step(f"Python {here.release}: build", partial(prepare, VENV, here, "test")):
+        report.step(f"Python {here.release}: pytest", partial(run, python_of(VENV), "-m", "pytest"))
+
+
+def python(report: Report, here: Interpreter) -> None:
+    for minor in MINORS:
+        try:
+            interpreter = here if here.minor == minor else find_interpreter(minor)
+        except Unusable as why:
+            report.skip(f"Python {minor}", str(why))
+            continue
+        venv = VENV if interpreter is here else ROOT / ".venvs" / minor
+        name = f"Python {interpreter.release}"
+        if not report.step(f"{name}: build", partial(prepare, venv, interpreter, "test")):
+            report.skip(f"{name}: pytest", "not run")
+            continue
+        pytest = partial(run, python_of(venv), "-m", "pytest")
+        report.step(f"{name}: pytest", pytest)
+        in_debug_mode = partial(pytest, env={"PYTHONASYNCIODEBUG": "1"})
+        report.step(f"{name}: pytest, asyncio debug", in_debug_mode)
+
+
+def find_interpreter(minor: str) -> Interpreter:
+    """The newest usable CPython of a minor version: pyenv's, else PATH's; raises Unusable."""
+    why = Unusable(f"no python{minor} found")
+    for command in candidates(minor):
+        try:
+            interpreter = environment.probe(command)
+        except Unusable as problem:  # such as pyenv's stand-in for a version that is not chosen
+            why = problem
+            continue
+        if interpreter.minor == minor:
+            return interpreter
+    raise why
+
+
+def candidates(minor: str) -> Iterator[str]:
+    root = os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv")
+    installed = Path(root, "versions").glob(f"{minor}.*/bin/python")
+    yield from map(str, sorted(installed, key=patch_number, reverse=True))
+    on_path = shutil.which(f"python{minor}")
+    if on_path:
+        yield on_path
+
+
+def patch_number(command: Path) -> int:
+    patch = command.parent.parent.name.rpartition(".")[2]
+    return int(patch) if patch.isdigit() else -1  # pre-releases and free-threaded builds last
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+def prepare(venv: Path, interpreter: Interpreter, *extras: str) -> None:
+    environment.ensure(venv, interpreter, set(extras))
+
+
+GROUPS = {"lint": lint, "cpp": cpp, "python": python, "quick": quick, "format": rewrite}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", metavar="group", nargs="+", choices=GROUPS)
+    groups = parser.parse_args().groups
+    # As Ctrl-C does: `run` then ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        here = environment.current()
+    except Unusable as problem:
+        sys.exit(f"offgil: {problem}")
+    report = Report()
+    try:
+        for group in groups:
+            GROUPS[group](report, here)
+    except KeyboardInterrupt:
+        report.skip("interrupted", "the rest was not run")
+        report.print_summary()
+        sys.exit(128 + signal.SIGINT)
+    report.print_summary()
+    sys.exit(1 if report.failed else 0)
+
+
+if __name__ == "__main__":
+    main()

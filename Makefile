@@ -1,0 +1,55 @@
+# What a developer types; `make` alone lists it. Everything longer than a line is in .ci/.
+
+# An environment that already stands keeps its interpreter; PYTHON=python3.13 builds it anew with another.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+export PYTHON
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help deps deps-tests build demo test test-quick test-cpp test-python lint format bench clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+	@echo
+	@echo '  PYTHON=python3.13 chooses the interpreter, DEMO_ARGS="--seconds 5", BENCH_ARGS and PYTEST_ADDOPTS="-k name" go to'
+	@echo '  the demo, the benchmark and pytest.'
+
+deps:  ## install the system packages that the build needs, or say how
+	@.ci/system-packages
+
+deps-tests:
+	@.ci/system-packages --with-tests
+
+build: deps  ## build offgil and install it in .venv
+	@$(PYTHON) .ci/environment.py demo
+
+demo: build  ## see it work: the two articles' tables and 20 000 small jobs, on this machine
+	@.venv/bin/python -m offgil demo $(DEMO_ARGS)
+
+test: deps-tests  ## all checks: lint, C++ (plain and under sanitizers), Python 3.11, 3.12 and 3.13
+	@$(PYTHON) .ci/check.py lint cpp python
+
+test-quick: deps  ## the Python tests, once, on the interpreter of .venv
+	@$(PYTHON) .ci/check.py quick
+
+test-cpp: deps-tests  ## the C++ tests: plain, ThreadSanitizer, AddressSanitizer with UBSan
+	@$(PYTHON) .ci/check.py cpp
+
+test-python: deps  ## the Python tests on every interpreter found, then with PYTHONASYNCIODEBUG=1
+	@$(PYTHON) .ci/check.py python
+
+lint: deps  ## ruff, mypy --strict, clang-format, and the extension's stub against the extension
+	@$(PYTHON) .ci/check.py lint
+
+format: deps  ## let ruff and clang-format rewrite the sources
+	@$(PYTHON) .ci/check.py format
+
+bench: deps  ## measure the overhead of one job against run_in_executor and the bare loop
+	@$(PYTHON) .ci/environment.py bench
+	@.venv/bin/python bench/overhead.py $(BENCH_ARGS)
+
+clean:  ## remove everything that the other targets made
+	rm -rf build dist .venv .venvs .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
