@@ -1,0 +1,81 @@
+// job.hpp - one unit of work, and what all jobs of one function share.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+
+#include "clock.hpp"
+#include "run_time_estimate.hpp"
+
+namespace offgil {
+
+class completion_queue;
+struct job;
+
+// A lane is what a worker must hold while it runs certain jobs, for example the GIL for Python callables.
+// A worker enters it once for a run of such jobs. Native jobs have no lane.
+// All three are called on the worker's own thread, without any lock of the engine.
+class lane {
+ public:
+  virtual ~lane() = default;
+  virtual void enter() noexcept = 0;   // may block
+  virtual void leave() noexcept = 0;   // never blocks
+  virtual void retire() noexcept = 0;  // once, when a thread that has entered ends; may block
+};
+
+// What all jobs of one function share. Owned by the function; outlives every job of it. Thread-safe.
+class job_kind {
+ public:
+  explicit job_kind(lane* in = nullptr) noexcept : lane_(in) {}
+  virtual ~job_kind() = default;
+  job_kind(const job_kind&) = delete;
+  job_kind& operator=(const job_kind&) = delete;
+
+  // Runs one job on a worker's thread, inside the kind's lane. Returns whether it ended with a result;
+  // where result and error are kept is the derived kind's business.
+  virtual bool run(job&) noexcept = 0;
+  lane* in_lane() const noexcept { return lane_; }
+
+  // How long jobs of this kind take, as far as is known.
+  run_time_estimate estimate;
+
+ private:
+  lane* lane_;
+};
+
+// waiting -> running -> done          a worker started it, then ended it
+// waiting -> cancelled                withdrawn in time: never runs
+// running -> abandoned -> done        nobody wants the result; the run goes on to its end
+enum class job_state : std::uint8_t { waiting, running, cancelled, abandoned, done };
+
+// One unit of work. It lives in memory of its submitter, who gets it back exactly once, through
+// `destination`, whatever happened to it. Until then nobody else may move or free it.
+struct job {
+  job* next = nullptr;  // link of whichever list holds the job
+  job_kind* kind = nullptr;
+  completion_queue* destination = nullptr;
+  clock::time_point submitted_at{};
+  std::atomic<job_state> state{job_state::waiting};
+  std::int8_t priority = 0;
+  bool succeeded = false;  // written by the worker before the job is handed back
+  bool accepted = false;   // guarded by the pool's mutex: stands in the run queue or has left it
+  bool refused = false;    // handed back because the pool closed before the job was accepted
+
+  // Withdraws a job that still waits. True: it will never run. A job that runs is marked instead, so that
+  // it is counted as cancelled when it ends. Any thread.
+  bool cancel() noexcept {
+    job_state seen = state.load(std::memory_order_acquire);
+    for (;;) {
+      if (seen == job_state::waiting) {
+        if (state.compare_exchange_weak(seen, job_state::cancelled, std::memory_order_acq_rel)) return true;
+      } else if (seen == job_state::running) {
+        if (state.compare_exchange_weak(seen, job_state::abandoned, std::memory_order_acq_rel)) return false;
+      } else {
+        return false;
+      }
+    }
+  }
+};
+
+}  // namespace offgil

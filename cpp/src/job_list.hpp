@@ -1,0 +1,73 @@
+// job_list.hpp - a FIFO of jobs linked through job::next.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+
+#include "job.hpp"
+
+namespace offgil {
+
+// Owns no memory: a job is in at most one list. Not thread-safe.
+class job_list {
+ public:
+  job_list() = default;
+  job_list(job_list&& other) noexcept
+      : head_(std::exchange(other.head_, nullptr)),
+        tail_(std::exchange(other.tail_, nullptr)),
+        size_(std::exchange(other.size_, 0)) {}
+  job_list& operator=(job_list&& other) noexcept {
+    head_ = std::exchange(other.head_, nullptr);
+    tail_ = std::exchange(other.tail_, nullptr);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
+  // Takes a chain that is linked oldest first and ends in null.
+  explicit job_list(job* chain) noexcept {
+    while (chain != nullptr) push_back(*std::exchange(chain, chain->next));
+  }
+
+  bool empty() const noexcept { return head_ == nullptr; }
+  std::size_t size() const noexcept { return size_; }
+  job* front() const noexcept { return head_; }
+
+  void push_back(job& j) noexcept {
+    j.next = nullptr;
+    (empty() ? head_ : tail_->next) = &j;
+    tail_ = &j;
+    ++size_;
+  }
+
+  void push_front(job_list&& other) noexcept {
+    if (other.empty()) return;
+    other.tail_->next = head_;
+    if (empty()) tail_ = other.tail_;
+    head_ = std::exchange(other.head_, nullptr);
+    other.tail_ = nullptr;
+    size_ += std::exchange(other.size_, 0);
+  }
+
+  job& pop_front() noexcept {
+    job& j = *head_;
+    head_ = j.next;
+    if (head_ == nullptr) tail_ = nullptr;
+    j.next = nullptr;
+    --size_;
+    return j;
+  }
+
+  // Gives the jobs up as a chain, oldest first.
+  job* release() noexcept {
+    tail_ = nullptr;
+    size_ = 0;
+    return std::exchange(head_, nullptr);
+  }
+
+ private:
+  job* head_ = nullptr;
+  job* tail_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace offgil

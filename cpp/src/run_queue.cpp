@@ -1,0 +1,98 @@
+// run_queue.cpp - jobs that wait for a worker.
+#include "run_queue.hpp"
+
+#include <limits>
+
+namespace offgil {
+namespace {
+
+using nanoseconds = run_time_estimate::nanoseconds;
+
+constexpr nanoseconds unknown{std::numeric_limits<float>::infinity()};
+
+nanoseconds portion_for(const job& j) noexcept {
+  return j.kind->in_lane() != nullptr ? run_queue::lane_portion : run_queue::portion;
+}
+
+nanoseconds expected(const job& j) noexcept {
+  const run_time_estimate& estimate = j.kind->estimate;
+  return estimate.known() ? estimate.value() : unknown;
+}
+
+}  // namespace
+
+run_queue::run_queue() { levels_.try_emplace(0); }
+
+void run_queue::open_level(int priority) { levels_.try_emplace(priority); }
+
+void run_queue::push(job& j) {
+  levels_[j.priority].push_back(j);
+  ++size_;
+}
+
+void run_queue::push_front(job_list&& claimed_before) {
+  size_ += claimed_before.size();
+  while (!claimed_before.empty()) {
+    // A portion may span levels, and come back to one when it began at the lowest: all of one level go back
+    // to its front together, in their order.
+    const auto priority = claimed_before.front()->priority;
+    job_list of_this_level;
+    job_list others;
+    while (!claimed_before.empty()) {
+      job& j = claimed_before.pop_front();
+      (j.priority == priority ? of_this_level : others).push_back(j);
+    }
+    levels_[priority].push_front(std::move(of_this_level));
+    claimed_before = std::move(others);
+  }
+}
+
+run_queue::claim run_queue::take() {
+  constexpr unsigned turn_of_the_lowest = 16;
+  claim portion_taken;
+  bool lowest = ++claims_ % turn_of_the_lowest == 0;
+  while (job_list* level = next_level(lowest)) {
+    lowest = false;
+    const job& next = *level->front();
+    const nanoseconds cost = expected(next);
+    const bool fits = portion_taken.estimate + cost <= portion_for(next);
+    if (!portion_taken.jobs.empty() && !fits) break;
+    portion_taken.is_short = fits;
+    portion_taken.estimate += cost;
+    portion_taken.jobs.push_back(level->pop_front());
+    --size_;
+  }
+  return portion_taken;
+}
+
+job_list run_queue::take_all() {
+  job_list all;
+  while (job_list* level = next_level(false))
+    while (!level->empty()) all.push_back(level->pop_front());
+  size_ = 0;
+  return all;
+}
+
+bool run_queue::is_worth_another_worker() const noexcept {
+  for (const auto& [priority, level] : levels_) {
+    if (level.empty()) continue;
+    const job& typical = *level.front();
+    const nanoseconds each = expected(typical);
+    if (typical.kind->in_lane() != nullptr && each <= lane_portion) return false;
+    return each * static_cast<float>(size_) > worth_a_wake_up;
+  }
+  return false;
+}
+
+job_list* run_queue::next_level(bool lowest) noexcept {
+  if (lowest) {
+    for (auto level = levels_.rbegin(); level != levels_.rend(); ++level)
+      if (!level->second.empty()) return &level->second;
+  } else {
+    for (auto& [priority, level] : levels_)
+      if (!level.empty()) return &level;
+  }
+  return nullptr;
+}
+
+}  // namespace offgil

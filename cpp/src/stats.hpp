@@ -1,0 +1,49 @@
+// stats.hpp - what a pool has counted.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "histogram.hpp"
+
+namespace offgil {
+
+// One worker's share. The worker writes, anybody reads.
+class worker_counters {
+ public:
+  void count_start() noexcept { add(started); }
+  void count_end(bool succeeded, bool abandoned) noexcept {
+    add(abandoned ? cancelled : succeeded ? completed : failed);
+  }
+
+  std::atomic<std::uint64_t> started{0};
+  std::atomic<std::uint64_t> completed{0};
+  std::atomic<std::uint64_t> failed{0};
+  std::atomic<std::uint64_t> cancelled{0};  // while they ran
+  histogram wait_time;
+  histogram run_time;
+
+ private:
+  // Release: who reads an end with acquire also sees the start before it, see worker_pool::stats().
+  static void add(std::atomic<std::uint64_t>& counter) noexcept {
+    counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  }
+};
+
+// A consistent picture: submitted == completed + failed + cancelled + pending + running, at every moment.
+struct pool_stats {
+  std::uint64_t submitted = 0;
+  std::uint64_t completed = 0;  // ended with a result
+  std::uint64_t failed = 0;     // ended with an error
+  std::uint64_t cancelled = 0;  // withdrawn while they waited, or unwanted when they ended
+  std::uint64_t pending = 0;
+  std::uint64_t running = 0;
+  std::uint64_t rejected = 0;  // never accepted: the pool was full or closed
+  histogram::snapshot wait_time;
+  histogram::snapshot run_time;
+  std::vector<std::chrono::nanoseconds> worker_busy;  // time each worker has spent running jobs
+};
+
+}  // namespace offgil

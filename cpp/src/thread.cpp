@@ -1,0 +1,85 @@
+// thread.cpp - a thread as the pool needs it.
+#include "thread.hpp"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <memory>
+#include <system_error>
+
+#include "log.hpp"
+
+namespace offgil {
+namespace {
+
+constexpr std::size_t stack_size = std::size_t{8} * 1024 * 1024;
+
+struct start_block {
+  std::string name;
+  int nice;
+  std::function<void()> body;
+};
+
+void add_niceness(int nice) noexcept {
+  // On Linux the niceness is the thread's own; the calling thread is meant by id 0.
+  errno = 0;
+  const int inherited = ::getpriority(PRIO_PROCESS, 0);
+  if (errno != 0 || ::setpriority(PRIO_PROCESS, 0, inherited + nice) != 0)
+    log::write(log::level::warn, "cannot change a worker's niceness: the worker keeps its creator's");
+}
+
+void* enter(void* argument) {
+  const std::unique_ptr<start_block> start(static_cast<start_block*>(argument));
+  ::pthread_setname_np(::pthread_self(), start->name.c_str());
+  if (start->nice != 0) add_niceness(start->nice);
+  start->body();
+  return nullptr;
+}
+
+class all_signals_blocked {
+ public:
+  all_signals_blocked() {
+    sigset_t all;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~all_signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  all_signals_blocked(const all_signals_blocked&) = delete;
+  all_signals_blocked& operator=(const all_signals_blocked&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
+}  // namespace
+
+thread::thread(const std::string& name, int nice, std::function<void()> body) {
+  constexpr std::size_t kernel_limit = 15;
+  auto start =
+      std::make_unique<start_block>(start_block{name.substr(0, kernel_limit), nice, std::move(body)});
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  ::pthread_attr_setstacksize(&attributes, stack_size);
+  int error = 0;
+  {
+    const all_signals_blocked inherited_by_the_thread;
+    error = ::pthread_create(&handle_, &attributes, &enter, start.get());
+  }
+  ::pthread_attr_destroy(&attributes);
+  if (error != 0)
+    throw std::system_error(error, std::generic_category(), "cannot start thread '" + name + "'");
+  joinable_ = true;
+  static_cast<void>(start.release());  // the thread owns it now
+}
+
+thread::~thread() { join(); }
+
+void thread::join() noexcept {
+  if (!joinable_) return;
+  joinable_ = false;
+  ::pthread_join(handle_, nullptr);
+}
+
+}  // namespace offgil

@@ -1,0 +1,54 @@
+// worker.hpp - what a worker pool keeps for each of its threads.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "job.hpp"
+#include "stats.hpp"
+
+namespace offgil {
+
+class worker_pool;
+
+// Owned by the pool. The thread writes; others read, and may take over `rest`.
+struct alignas(64) worker {
+  explicit worker(const worker_pool& of) noexcept : pool(&of) {}
+
+  const worker_pool* pool;
+
+  // The jobs that follow the running one in the claimed portion. Whoever exchanges it for null owns them:
+  // the worker itself when it gets there, or the sentinel when the running job takes longer than expected.
+  std::atomic<job*> rest{nullptr};
+
+  std::atomic<const job*> current{nullptr};  // null between jobs
+  worker_counters counters;
+
+  bool searching = false;  // guarded by the pool's mutex
+
+  // The thread's own:
+  lane* inside = nullptr;
+  std::vector<lane*> lanes_entered;
+
+  // The sentinel's own:
+  std::uint64_t started_at_last_tick = 0;
+
+  void enter(lane* wanted) {
+    if (wanted == inside) return;
+    leave_lane();
+    if (wanted == nullptr) return;
+    if (std::find(lanes_entered.begin(), lanes_entered.end(), wanted) == lanes_entered.end())
+      lanes_entered.push_back(wanted);
+    wanted->enter();
+    inside = wanted;
+  }
+
+  void leave_lane() noexcept {
+    if (inside != nullptr) inside->leave();
+    inside = nullptr;
+  }
+};
+
+}  // namespace offgil

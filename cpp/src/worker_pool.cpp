@@ -1,0 +1,445 @@
+// worker_pool.cpp - the threads, and the way of a job through them.
+#include "worker_pool.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "worker.hpp"
+
+namespace offgil {
+namespace {
+
+thread_local worker* this_worker = nullptr;
+
+constexpr std::chrono::milliseconds sentinel_period{1};
+
+void hand_back(job_list jobs) noexcept {
+  while (!jobs.empty()) {
+    job& j = jobs.pop_front();
+    j.destination->push(j);
+  }
+}
+
+bool never_started(const job& j) noexcept {
+  return j.state.load(std::memory_order_acquire) == job_state::cancelled;
+}
+
+std::vector<std::unique_ptr<worker>> make_workers(unsigned count, const worker_pool& of) {
+  std::vector<std::unique_ptr<worker>> made;
+  made.reserve(count);
+  while (made.size() < count) made.push_back(std::make_unique<worker>(of));
+  return made;
+}
+
+// A spinning worker must not slow its hyper-thread down.
+void relax() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+worker_pool::worker_pool(options with)
+    : max_pending_(with.max_pending),
+      // Spinning workers on a CPU that somebody else needs only steal from him.
+      spin_(with.workers > usable_cpu_count() ? std::chrono::nanoseconds{0} : with.spin),
+      parked_(with.workers),
+      workers_(make_workers(with.workers, *this)),
+      threads_(with.workers, with.name, with.nice, *this) {}
+
+worker_pool::~worker_pool() { close(); }
+
+void worker_pool::on_thread_start(unsigned index) noexcept { this_worker = workers_[index].get(); }
+
+void worker_pool::on_thread_end() noexcept {
+  for (lane* each : std::exchange(this_worker, nullptr)->lanes_entered) each->retire();
+}
+
+worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wake) {
+  j.submitted_at = clock::now();
+  job_list gone;
+  bool call = false;
+  admission answer = admission::accepted;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_.load(std::memory_order_relaxed)) {
+      rejected_.fetch_add(1, std::memory_order_relaxed);
+      return admission::closed;
+    }
+    // Nobody overtakes those who already stand in line.
+    if (max_pending_ != 0 && (!line_.empty() || !has_room())) {
+      if (policy == when_full::refuse) {
+        rejected_.fetch_add(1, std::memory_order_relaxed);
+        return admission::full;
+      }
+      queue_.open_level(j.priority);  // may throw; letting it in from the line may not
+      line_.push_back(j);
+      line_length_.store(line_.size(), std::memory_order_relaxed);
+      // A worker may have started a job after has_room() looked, before it could see the line. Either it
+      // sees the line now, or we see its start: see run_one().
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+      gone = admit_from_line();
+    } else {
+      accept(j);
+    }
+    if (!j.accepted) answer = admission::in_line;
+    if (wake == wake_up::may_wait && sentinel_runs_)
+      wake_up_owed_ = true;
+    else
+      call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+  }
+  hand_back(std::move(gone));
+  if (call) threads_.call();
+  return answer;
+}
+
+void worker_pool::flush_wake_up() noexcept {
+  bool call = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(wake_up_owed_, false) && !queue_.empty() && searching_ == 0)
+      call = reserve_parked_worker();
+  }
+  if (call) threads_.call();
+}
+
+bool worker_pool::cancel(job& j) noexcept {
+  if (!j.cancel()) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!j.accepted) return true;  // leaves the line without a trace when its turn comes
+    cancelled_waiting_.fetch_add(1, std::memory_order_release);
+  }
+  serve_line();
+  return true;
+}
+
+std::size_t worker_pool::cancel_waiting() noexcept {
+  job_list withdrawn;
+  job_list told;
+  std::size_t count = 0;
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& each : workers_)
+      queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_acq_rel)));
+    withdrawn = queue_.take_all();
+    if (withdrawn.empty()) return 0;
+    queue_length_.store(0, std::memory_order_relaxed);
+    for (job* j = withdrawn.front(); j != nullptr; j = j->next) {
+      if (!j->cancel()) continue;
+      cancelled_waiting_.fetch_add(1, std::memory_order_release);
+      ++count;
+    }
+    ++withdrawals_;
+  }
+  hand_back(std::move(withdrawn));
+  serve_line();
+  {
+    const std::lock_guard lock(mutex_);
+    --withdrawals_;
+    if (is_idle()) {
+      told = std::move(idle_watchers_);
+      over = closed_.load(std::memory_order_relaxed);
+    }
+  }
+  hand_back(std::move(told));
+  if (over) let_threads_end();
+  return count;
+}
+
+void worker_pool::notify_when_idle(job& watcher) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!is_idle()) {
+      idle_watchers_.push_back(watcher);
+      return;
+    }
+  }
+  watcher.destination->push(watcher);
+}
+
+void worker_pool::close() noexcept {
+  job_list refused;
+  bool call = false;
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_.exchange(true, std::memory_order_relaxed)) return;
+    refused = std::move(line_);
+    line_length_.store(0, std::memory_order_relaxed);
+    for (job* j = refused.front(); j != nullptr; j = j->next) {
+      j->refused = true;
+      if (!never_started(*j)) rejected_.fetch_add(1, std::memory_order_relaxed);
+    }
+    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+    over = is_idle();
+  }
+  hand_back(std::move(refused));
+  if (call) threads_.call();
+  if (over) let_threads_end();
+}
+
+// Closed and idle is a state that nothing leads out of, so this is called once: by close(), by the worker
+// that parks last, or by the last cancel_waiting() that found something. Before that, a worker that has been
+// called but not posted yet must find its thread.
+void worker_pool::let_threads_end() noexcept { threads_.let_end(); }
+
+bool worker_pool::is_closed() const noexcept { return closed_.load(std::memory_order_relaxed); }
+
+bool worker_pool::wait_until_finished(std::chrono::nanoseconds at_most) {
+  return threads_.wait_until_ended(at_most);
+}
+
+bool worker_pool::is_on_own_thread() const noexcept {
+  return this_worker != nullptr && this_worker->pool == this;
+}
+
+pool_stats worker_pool::stats() const {
+  pool_stats seen;
+  // Ends are read before starts and starts before submissions, each published after the one before it (the
+  // writers release, we acquire): whatever happens meanwhile, no difference below can be negative.
+  std::uint64_t ended_cancelled = 0;
+  for (const auto& each : workers_) {
+    const worker_counters& counters = each->counters;
+    seen.completed += counters.completed.load(std::memory_order_acquire);
+    seen.failed += counters.failed.load(std::memory_order_acquire);
+    ended_cancelled += counters.cancelled.load(std::memory_order_acquire);
+    const auto run_time = counters.run_time.read();
+    seen.worker_busy.push_back(run_time.sum);
+    seen.run_time += run_time;
+    seen.wait_time += counters.wait_time.read();
+  }
+  // What can be admitted is fixed meanwhile: so no picture shows more jobs waiting than may.
+  std::unique_lock lock(mutex_, std::defer_lock);
+  if (!was_left_behind_by_fork()) lock.lock();  // in a forked child it may be locked for ever
+  const std::uint64_t cancelled_waiting = cancelled_waiting_.load(std::memory_order_acquire);
+  const std::uint64_t begun = started();
+  seen.submitted = submitted_.load(std::memory_order_acquire);
+  seen.cancelled = ended_cancelled + cancelled_waiting;
+  seen.running = begun - seen.completed - seen.failed - ended_cancelled;
+  seen.pending = seen.submitted - begun - cancelled_waiting;
+  seen.rejected = rejected_.load(std::memory_order_relaxed);
+  return seen;
+}
+
+std::vector<const job*> worker_pool::running() const {
+  std::vector<const job*> found;
+  for (const auto& each : workers_)
+    if (const job* current = each->current.load(std::memory_order_acquire)) found.push_back(current);
+  return found;
+}
+
+// ---- a worker's way ----
+
+// Entered as a searching worker: whoever called it has counted it so.
+void worker_pool::pump() noexcept {
+  worker& self = *this_worker;
+  bool counted = true;
+  for (;;) {
+    run_queue::claim portion = claim_or_park(self, std::exchange(counted, false));
+    if (portion.jobs.empty()) return;
+    run(self, std::move(portion.jobs));
+  }
+}
+
+run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept {
+  std::unique_lock lock(mutex_);
+  if (!std::exchange(self.searching, true) && !counted) ++searching_;
+  if (queue_.empty() && spin_.count() > 0) {
+    lock.unlock();
+    look_for_work_a_while();
+    lock.lock();
+  }
+  if (queue_.empty()) {
+    stop_searching(self);
+    ++parked_;
+    const bool closed = closed_.load(std::memory_order_relaxed);
+    const bool start = !closed && !std::exchange(sentinel_runs_, true);
+    const bool idle = is_idle();
+    job_list told = idle ? std::move(idle_watchers_) : job_list();
+    lock.unlock();
+    if (start) threads_.tick_after(sentinel_period);
+    hand_back(std::move(told));
+    if (idle && closed) let_threads_end();
+    return {};
+  }
+  run_queue::claim portion = queue_.take();
+  queue_length_.store(queue_.size(), std::memory_order_relaxed);
+  if (!portion.is_short) stop_searching(self);
+  const unsigned others_searching = searching_ - (self.searching ? 1 : 0);
+  const bool call = others_searching == 0 && !queue_.empty() &&
+                    (!self.searching || queue_.is_worth_another_worker()) && reserve_parked_worker();
+  // Who goes on counting as searching while it runs something, or has jobs standing behind that, must be
+  // watched: the estimate may be wrong.
+  const bool start = portion.is_short && !std::exchange(sentinel_runs_, true);
+  lock.unlock();
+  if (call) threads_.call();
+  if (start) threads_.tick_after(sentinel_period);
+  return portion;
+}
+
+void worker_pool::stop_searching(worker& self) noexcept {
+  if (std::exchange(self.searching, false)) --searching_;
+}
+
+bool worker_pool::is_idle() const noexcept {
+  return queue_.empty() && parked_ == workers() && withdrawals_ == 0;
+}
+
+void worker_pool::run(worker& self, job_list jobs) noexcept {
+  job* next = jobs.release();
+  while (next != nullptr) {
+    job& j = *next;
+    // Release: the sentinel, who may take the rest over, must see the links.
+    self.rest.store(j.next, std::memory_order_release);
+    run_one(self, j);
+    next = self.rest.exchange(nullptr, std::memory_order_acquire);
+  }
+  self.leave_lane();
+}
+
+void worker_pool::run_one(worker& self, job& j) noexcept {
+  job_state expected = job_state::waiting;
+  if (!j.state.compare_exchange_strong(expected, job_state::running, std::memory_order_acq_rel)) {
+    j.destination->push(j);  // cancelled, and counted by who cancelled it
+    return;
+  }
+  self.counters.count_start();
+  if (max_pending_ != 0) {
+    // The counterpart of the fence in submit().
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (line_length_.load(std::memory_order_relaxed) != 0) serve_line();
+  }
+  job_kind& kind = *j.kind;
+  self.current.store(&j, std::memory_order_release);
+  self.enter(kind.in_lane());
+
+  const auto begin = clock::now();
+  j.succeeded = kind.run(j);
+  const auto end = clock::now();
+
+  // The job's kind may die with the job as soon as it is handed back: nothing touches it after that. The end
+  // is counted before: who has the result must find it in stats().
+  kind.estimate.learn(end - begin);
+  self.counters.wait_time.record(begin - j.submitted_at);
+  self.counters.run_time.record(end - begin);
+  self.current.store(nullptr, std::memory_order_relaxed);
+  const auto before = j.state.exchange(job_state::done, std::memory_order_acq_rel);
+  self.counters.count_end(j.succeeded, before == job_state::abandoned);
+  j.destination->push(j);
+}
+
+// Spins that find nothing are given up, one in sixteen goes on to see whether times have changed.
+bool worker_pool::look_for_work_a_while() noexcept {
+  constexpr int most_credit = 16;
+  if (spin_credit_.load(std::memory_order_relaxed) <= 0 &&
+      spins_skipped_.fetch_add(1, std::memory_order_relaxed) % most_credit != 0)
+    return false;
+  const auto until = clock::now() + spin_;
+  bool found = false;
+  do {
+    for (int i = 0; i < 8; ++i) relax();
+    found = queue_length_.load(std::memory_order_relaxed) != 0;
+  } while (!found && !is_closed() && clock::now() < until);
+  const int credit = spin_credit_.load(std::memory_order_relaxed);
+  spin_credit_.store(found ? std::min(credit + 2, most_credit) : std::max(credit - 1, 0),
+                     std::memory_order_relaxed);
+  return found;
+}
+
+// ---- admission; all but serve_line() under mutex_ ----
+
+std::uint64_t worker_pool::started() const noexcept {
+  std::uint64_t sum = 0;
+  for (const auto& each : workers_) sum += each->counters.started.load(std::memory_order_acquire);
+  return sum;
+}
+
+bool worker_pool::has_room() const noexcept {
+  const std::uint64_t gone = started() + cancelled_waiting_.load(std::memory_order_relaxed);
+  return submitted_.load(std::memory_order_relaxed) - gone < max_pending_;
+}
+
+void worker_pool::accept(job& j) {
+  queue_.push(j);  // may throw on a new priority, before anything has changed
+  j.accepted = true;
+  queue_length_.store(queue_.size(), std::memory_order_relaxed);
+  submitted_.fetch_add(1, std::memory_order_release);
+}
+
+// Lets those in line in, as far as there is room. Returns the ones who had given up, to be handed back.
+job_list worker_pool::admit_from_line() noexcept {
+  job_list gone;
+  while (!line_.empty() && (never_started(*line_.front()) || has_room())) {
+    job& first = line_.pop_front();
+    if (never_started(first))
+      gone.push_back(first);
+    else
+      accept(first);
+  }
+  line_length_.store(line_.size(), std::memory_order_relaxed);
+  return gone;
+}
+
+void worker_pool::serve_line() noexcept {
+  job_list gone;
+  bool call = false;
+  {
+    const std::lock_guard lock(mutex_);
+    gone = admit_from_line();
+    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+  }
+  hand_back(std::move(gone));
+  if (call) threads_.call();
+}
+
+bool worker_pool::reserve_parked_worker() noexcept {
+  if (parked_ == 0) return false;
+  --parked_;
+  ++searching_;
+  wake_up_owed_ = false;
+  return true;
+}
+
+// ---- the sentinel ----
+
+// A timer that looks at the pool every millisecond while there is traffic. It makes good on wake-ups that a
+// submitter owes and has not delivered, and on estimates that were wrong. Exactly one runs at a time:
+// `sentinel_runs_` goes from false to true under mutex_, and whoever did it starts the timer.
+void worker_pool::sentinel_tick() noexcept {
+  bool work = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const bool watching = recover_stuck_portions();
+    const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed);
+    const bool traffic = std::exchange(submitted_at_last_tick_, submitted) != submitted;
+    if (!queue_.empty() && searching_ == 0) work = reserve_parked_worker();
+    sentinel_runs_ = traffic || watching || !queue_.empty();
+    if (!sentinel_runs_ && !work) return;
+    if (sentinel_runs_) threads_.tick_after(sentinel_period);
+  }
+  if (work) pump();
+}
+
+// For every worker that is still at the job it was at one tick ago: it searches no more, and what stood
+// behind that job is queued again in its old place. Returns whether there are workers to watch.
+bool worker_pool::recover_stuck_portions() noexcept {
+  bool watched = false;
+  for (const auto& each : workers_) {
+    const std::uint64_t started = each->counters.started.load(std::memory_order_relaxed);
+    const bool same_job = std::exchange(each->started_at_last_tick, started) == started;
+    if (same_job && each->current.load(std::memory_order_relaxed) != nullptr) {
+      stop_searching(*each);
+      queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_acq_rel)));
+    }
+    watched = watched || each->searching || each->rest.load(std::memory_order_relaxed) != nullptr;
+  }
+  queue_length_.store(queue_.size(), std::memory_order_relaxed);
+  return watched;
+}
+
+}  // namespace offgil

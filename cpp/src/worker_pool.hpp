@@ -1,0 +1,153 @@
+// worker_pool.hpp - the threads, and the way of a job through them.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "completion_queue.hpp"
+#include "cpu_count.hpp"
+#include "fork.hpp"
+#include "io_threads.hpp"
+#include "job.hpp"
+#include "run_queue.hpp"
+#include "stats.hpp"
+
+namespace offgil {
+
+struct worker;
+
+// Owns the worker threads and every job between submit() and the push onto the job's completion queue.
+// All members are thread-safe. None blocks, except the constructor, wait_until_finished() and the destructor.
+//
+// How a worker finds work. Workers live inside io_context::run(), see io_threads. A worker without work is
+// *parked* there; when called, it takes jobs from the run queue until that is empty. A *searching*
+// worker is one that will look at the queue again within one portion of work (or has just been called). A
+// submit calls a parked worker only when nobody is searching, and a worker that turns to a long job calls the
+// next one: workers wake one at a time, as the backlog warrants.
+//
+// All of this is decided under one mutex, so that "nothing to do, park" and "push, nobody searches, call one"
+// cannot miss each other.
+class worker_pool final : private io_threads::guest {
+ public:
+  struct options {
+    unsigned workers = usable_cpu_count();
+    std::string name = "offgil";       // threads are called <name>-<n>
+    std::size_t max_pending = 0;       // jobs that may wait; 0: any number
+    int nice = 0;                      // added to the threads' niceness
+    std::chrono::nanoseconds spin{0};  // how long an idle worker looks for work before it parks
+  };
+
+  // Starts all threads or none. Throws std::system_error when one cannot start.
+  explicit worker_pool(options with);
+
+  // Lets accepted jobs end and joins. In a forked child, where the threads are not, a pool cannot be
+  // destroyed: leak it.
+  ~worker_pool() override;
+  worker_pool(const worker_pool&) = delete;
+  worker_pool& operator=(const worker_pool&) = delete;
+
+  enum class admission { accepted, in_line, full, closed };
+  enum class when_full { refuse, wait_in_line };
+  enum class wake_up { now, may_wait };
+
+  // Takes the job over if it is `accepted`, or if it stands `in_line` until one of the waiting jobs starts;
+  // otherwise it stays the caller's. A job in line is handed back `refused` when the pool closes first.
+  //
+  // `may_wait`: the job is queued and any worker that is awake takes it, but a parked worker need not be
+  // called yet. The caller promises to call flush_wake_up() soon; if it does not, a timer does within about a
+  // millisecond.
+  admission submit(job& j, when_full policy = when_full::refuse, wake_up wake = wake_up::now);
+  void flush_wake_up() noexcept;
+
+  // Withdraws a job that was submitted. True: it never runs, and is handed back. False: it runs or has run.
+  // For the job's consumer only: nobody may free the job meanwhile.
+  bool cancel(job& j) noexcept;
+
+  // Withdraws every job that still waits. Returns how many.
+  std::size_t cancel_waiting() noexcept;
+
+  // Hands `watcher` back, without running it, as soon as no accepted job waits or runs and all of them have
+  // been handed back.
+  void notify_when_idle(job& watcher) noexcept;
+
+  // From now on submit() answers `closed`, and the threads end when the accepted jobs have. Idempotent.
+  void close() noexcept;
+  bool is_closed() const noexcept;
+
+  // After close(): waits until every thread has run its last instruction for this pool. False on timeout.
+  bool wait_until_finished(std::chrono::nanoseconds at_most);
+
+  bool is_on_own_thread() const noexcept;
+  bool was_left_behind_by_fork() const noexcept { return born_in_.is_over(); }
+
+  unsigned workers() const noexcept { return static_cast<unsigned>(workers_.size()); }
+  std::size_t max_pending() const noexcept { return max_pending_; }
+  pool_stats stats() const;
+
+  // The jobs that run at the moment. For who can make sure that no job is freed meanwhile, as its consumers
+  // can.
+  std::vector<const job*> running() const;
+
+ private:
+  void on_thread_start(unsigned index) noexcept override;
+  void on_call() noexcept override { pump(); }
+  void on_tick() noexcept override { sentinel_tick(); }
+  void on_thread_end() noexcept override;
+
+  void pump() noexcept;
+  run_queue::claim claim_or_park(worker& self, bool counted) noexcept;
+  void run(worker& self, job_list jobs) noexcept;
+  void run_one(worker& self, job& j) noexcept;
+  void stop_searching(worker& self) noexcept;
+  bool is_idle() const noexcept;
+  void let_threads_end() noexcept;
+  bool look_for_work_a_while() noexcept;
+
+  bool has_room() const noexcept;
+  void accept(job& j);
+  job_list admit_from_line() noexcept;
+  void serve_line() noexcept;
+  bool reserve_parked_worker() noexcept;
+
+  void sentinel_tick() noexcept;
+  bool recover_stuck_portions() noexcept;
+  std::uint64_t started() const noexcept;
+
+  const std::size_t max_pending_;
+  const std::chrono::nanoseconds spin_;
+  const process_generation born_in_;
+
+  mutable std::mutex mutex_;
+  // Guarded by mutex_:
+  run_queue queue_;
+  job_list line_;  // jobs that wait for room in queue_
+  job_list idle_watchers_;
+  std::atomic<std::uint64_t> submitted_{0};          // written under mutex_, read anywhere
+  std::atomic<std::uint64_t> cancelled_waiting_{0};  // likewise
+  std::atomic<std::uint64_t> rejected_{0};           // likewise
+  unsigned parked_ = 0;
+  unsigned searching_ = 0;
+  unsigned withdrawals_ = 0;  // calls of cancel_waiting() that have jobs yet to hand back
+  bool wake_up_owed_ = false;
+  bool sentinel_runs_ = false;
+  std::atomic<bool> closed_{false};  // likewise
+
+  // Hints, read without the mutex and never relied upon alone:
+  std::atomic<std::size_t> line_length_{0};
+  std::atomic<std::size_t> queue_length_{0};
+  std::atomic<int> spin_credit_{4};
+  std::atomic<unsigned> spins_skipped_{0};
+
+  std::uint64_t submitted_at_last_tick_ = 0;  // the sentinel's own
+
+  std::vector<std::unique_ptr<worker>> workers_;
+  io_threads threads_;  // last: its threads use the above
+};
+
+}  // namespace offgil
