@@ -1,0 +1,65 @@
+// bridge_job.hpp - a job with what Python needs around it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "job.hpp"
+#include "offgil/abi.h"
+
+namespace offgil::python {
+
+namespace py = pybind11;
+
+struct bridge_job;
+
+// How the jobs of one kind of callable keep their arguments and give their result. All but run() need the
+// GIL.
+class bridge_kind : public job_kind {
+ public:
+  using job_kind::job_kind;
+
+  // The result, a new reference; or null with an exception set, which is how the job failed. At most once,
+  // after the job has run.
+  virtual PyObject* finish(bridge_job&) noexcept = 0;
+
+  // What to call the job when it runs, or has failed.
+  virtual std::string describe(const bridge_job&) const noexcept = 0;
+
+  // Releases arguments, result and error, of a job that has run, or never will.
+  virtual void discard(bridge_job&) noexcept = 0;
+
+  // Releases what kept the kind alive for this job. The job is not in the engine's hands any more.
+  virtual void let_go() noexcept = 0;
+};
+
+// Lives inside the memory of its future. What `storage` holds is the kind's business.
+struct bridge_job : job {
+  static constexpr std::size_t storage_size = 32;
+  static constexpr std::size_t storage_alignment = 8;
+
+  // Small things first: they fit into the padding behind job's own.
+  bool has_payload = false;       // storage is in use: prepared, and not discarded yet
+  std::uint8_t future_flags = 0;  // the future's own
+  offgil_error* error = nullptr;  // owned; of a native job that failed
+  alignas(storage_alignment) std::array<std::byte, storage_size> storage;
+
+  bridge_kind& its_kind() const noexcept { return static_cast<bridge_kind&>(*kind); }
+
+  void discard_payload() noexcept {
+    if (has_payload) its_kind().discard(*this);
+    has_payload = false;
+  }
+
+  // For a job that the engine has handed back, or never took.
+  void let_go_of_kind() noexcept {
+    if (kind != nullptr) its_kind().let_go();
+    kind = nullptr;
+  }
+};
+
+}  // namespace offgil::python

@@ -1,0 +1,82 @@
+// errors.cpp - the exceptions of offgil, and what an exception in flight looks like.
+#include "errors.hpp"
+
+namespace offgil::python {
+namespace {
+
+exceptions the_exceptions{};
+
+// Kept for ever: exceptions may be raised until the interpreter is gone.
+PyObject* define(py::module_& m, const char* name, PyObject* base, const char* doc) {
+  PyObject* made = PyErr_NewExceptionWithDoc((std::string("offgil.") + name).c_str(), doc, base, nullptr);
+  if (made == nullptr) throw py::error_already_set();
+  m.add_object(name, made);
+  return made;
+}
+
+}  // namespace
+
+const exceptions& exceptions::get() noexcept { return the_exceptions; }
+
+void raise(PyObject* type, const std::string& message) {
+  PyErr_SetString(type, message.c_str());
+  throw py::error_already_set();
+}
+
+py::object take_raised() noexcept {
+#if PY_VERSION_HEX >= 0x030C0000
+  return py::reinterpret_steal<py::object>(PyErr_GetRaisedException());
+#else
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (type == nullptr) return {};
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+  return py::reinterpret_steal<py::object>(value);
+#endif
+}
+
+void restore_raised(py::object exception) noexcept {
+#if PY_VERSION_HEX >= 0x030C0000
+  PyErr_SetRaisedException(exception.release().ptr());
+#else
+  PyObject* const value = exception.release().ptr();
+  PyErr_Restore(Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(value))), value,
+                PyException_GetTraceback(value));
+#endif
+}
+
+// OSError finds the subclass that belongs to an errno.
+void set_os_error(const std::system_error& e) noexcept {
+  PyObject* const arguments = Py_BuildValue("(is)", e.code().value(), e.what());
+  if (arguments == nullptr) return;
+  PyErr_SetObject(PyExc_OSError, arguments);
+  Py_DECREF(arguments);
+}
+
+void add_note(const py::object& exception, const std::string& note) noexcept {
+  PyObject* const done = PyObject_CallMethod(exception.ptr(), "add_note", "s", note.c_str());
+  if (done == nullptr) PyErr_Clear();  // an exception class may refuse; its exception matters more
+  Py_XDECREF(done);
+}
+
+void bind_errors(py::module_& m) {
+  exceptions& all = the_exceptions;
+  all.pool_error = define(m, "PoolError", PyExc_RuntimeError, "Base of what a pool raises about itself.");
+  all.pool_closed = define(m, "PoolClosed", all.pool_error, "The pool has been closed; make a new one.");
+  all.pool_full =
+      define(m, "PoolFull", all.pool_error, "max_pending jobs wait already; use run(), or submit later.");
+  all.pool_broken = define(m, "PoolBroken", all.pool_error,
+                           "The pool's threads are gone, for example in a forked child; make a new pool.");
+  all.native_error = define(m, "NativeError", PyExc_Exception,
+                            "A native function threw something that has no counterpart in Python.");
+  const auto asyncio = py::module_::import("asyncio");
+  all.cancelled = asyncio.attr("CancelledError").cast<py::object>().release().ptr();
+  all.invalid_state = asyncio.attr("InvalidStateError").cast<py::object>().release().ptr();
+}
+
+}  // namespace offgil::python

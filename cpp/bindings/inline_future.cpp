@@ -1,0 +1,539 @@
+// inline_future.cpp - a subclass of asyncio.Future that carries its job and wakes its awaiter inside the
+// drain.
+//
+// The base keeps what a future is: state, result, exception, cancellation, callbacks, repr, debug traceback,
+// "exception was never retrieved". No private field of it is read or written. Added are
+//
+//   the job         in the same allocation, behind the base's own fields
+//   the first       done-callback and its context, kept aside when the base has none before it. The drain
+//   calls callback        it directly, in its context: no Handle, no call_soon, no further turn of the loop.
+//   Mostly it
+//                   is the wake-up of a task that awaits the future
+//   its iterator    the future itself: `await` makes no iterator object
+//   cancel()        withdraws the job
+//
+// Order stays asyncio's: callbacks run in the order in which they were added, those of one future before
+// those of the next. The kept callback is always the first; whenever it cannot run inside a drain (the state
+// was changed by cancel() or set_result(), or a callback is added between the drain's two passes) it goes
+// through call_soon ahead of the others.
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstring>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "errors.hpp"
+#include "future_style.hpp"
+#include "loop_channel.hpp"
+#include "names.hpp"
+#include "outcome.hpp"
+#include "pool_core.hpp"
+
+namespace offgil::python {
+namespace {
+
+struct inline_job : bridge_job {
+  PyObject* callback = nullptr;  // the kept one, and its context
+  PyObject* context = nullptr;
+};
+
+// Bits of bridge_job::future_flags.
+enum flag : std::uint8_t {
+  is_done = 1,        // as far as we have seen; calls of the base's unbound methods go unseen
+  is_awaited = 2,     // asyncio's _asyncio_future_blocking
+  base_has_one = 4,   // the base was given a callback while the future was pending
+  ended_plainly = 8,  // the drain has set a result: nothing for the finalizer to report
+  base_is_iterated = 16,
+};
+
+// The base type and what we use of it: its C slots, and its methods as unbound descriptors.
+struct base_type {
+  PyTypeObject* type;
+  PyObject* add_done_callback;
+  PyObject* remove_done_callback;
+  PyObject* cancel;
+  PyObject* result;
+  PyObject* set_result;
+  PyObject* set_exception;
+  PyObject* callbacks;  // two getset descriptors: _callbacks, _asyncio_future_blocking
+  PyObject* blocking;
+};
+
+base_type base{};
+PyTypeObject* the_type = nullptr;
+PyTypeObject* task_type = nullptr;
+PyObject* no_arguments = nullptr;
+Py_ssize_t job_offset = 0;
+
+// A done future that stands for any successful one when a C task is woken: the task only asks it for
+// result(), which it can do without a method call because the type is exactly asyncio.Future, and throws the
+// answer away; the coroutine gets its value from our iterator. Null where the task does more with it (3.14).
+PyObject* shared_done_future = nullptr;
+
+inline_job& job_of(PyObject* future) noexcept {
+  return *std::launder(reinterpret_cast<inline_job*>(reinterpret_cast<char*>(future) + job_offset));
+}
+
+PyObject* future_of_job(bridge_job& j) noexcept {
+  return reinterpret_cast<PyObject*>(reinterpret_cast<char*>(static_cast<inline_job*>(&j)) - job_offset);
+}
+
+bool has(const bridge_job& j, flag which) noexcept { return (j.future_flags & which) != 0; }
+void set(bridge_job& j, flag which) noexcept { j.future_flags |= which; }
+void set(bridge_job& j, flag which, bool on) noexcept {
+  j.future_flags = static_cast<std::uint8_t>(on ? j.future_flags | which : j.future_flags & ~which);
+}
+
+loop_channel* channel_of(const bridge_job& j) noexcept {
+  return j.destination == nullptr ? nullptr : static_cast<mailbox*>(j.destination)->owner;
+}
+
+// Untracked until it can be part of a cycle that the collector may break: a million waiting futures are
+// nothing for it to look at. The kept callback does not count while the job is in flight, which holds the
+// future anyway.
+void track(PyObject* self) noexcept {
+  if (PyObject_GC_IsTracked(self) == 0) PyObject_GC_Track(self);
+}
+
+// Calls one of the base's methods with `self` in front of a vectorcall's arguments.
+PyObject* call_base(PyObject* method, PyObject* self, PyObject* const* args = nullptr, Py_ssize_t nargs = 0,
+                    PyObject* kwnames = nullptr) noexcept {
+  constexpr std::size_t most = 8;
+  std::array<PyObject*, most> all{self};
+  const auto given = static_cast<std::size_t>(nargs + (kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames)));
+  if (given >= most) {
+    PyErr_SetString(PyExc_TypeError, "too many arguments");
+    return nullptr;
+  }
+  std::copy_n(args, given, all.begin() + 1);
+  return PyObject_Vectorcall(method, all.data(), static_cast<std::size_t>(nargs) + 1, kwnames);
+}
+
+// ---- the kept callback ----
+
+void drop_kept(inline_job& j) noexcept {
+  Py_CLEAR(j.callback);
+  Py_CLEAR(j.context);
+}
+
+// Sends the kept callback through the loop. To be called before the base schedules its own.
+bool schedule_kept(PyObject* self) noexcept {
+  inline_job& j = job_of(self);
+  if (j.callback == nullptr) return true;
+  PyObject* const callback = std::exchange(j.callback, nullptr);
+  PyObject* const context = std::exchange(j.context, nullptr);
+  loop_channel* const channel = channel_of(j);
+  bool done = false;
+  if (channel != nullptr) {
+    ++channel->core().counters.forwarded_callbacks;
+    done = channel->call_soon(callback, self, context);
+  } else {
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+  }
+  Py_DECREF(callback);
+  Py_DECREF(context);
+  return done;
+}
+
+// Task passes a name of its own making, always the same and not the interned one.
+bool is_context(PyObject* name) noexcept {
+  static PyObject* seen = Py_NewRef(names::get().context);
+  if (name == seen || name == names::get().context) return true;
+  if (PyUnicode_CompareWithASCIIString(name, "context") != 0) return false;
+  Py_DECREF(std::exchange(seen, Py_NewRef(name)));
+  return true;
+}
+
+// Whether a call's keywords are none, or `context=` with a real context.
+PyObject* context_argument(PyObject* const* values, PyObject* kwnames, bool& acceptable) noexcept {
+  acceptable = true;
+  if (kwnames == nullptr || PyTuple_GET_SIZE(kwnames) == 0) return nullptr;
+  acceptable = PyTuple_GET_SIZE(kwnames) == 1 && PyContext_CheckExact(values[0]) != 0 &&
+               is_context(PyTuple_GET_ITEM(kwnames, 0));
+  return acceptable ? values[0] : nullptr;
+}
+
+PyObject* add_done_callback(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                            PyObject* kwnames) noexcept {
+  inline_job& j = job_of(self);
+  bool acceptable = false;
+  PyObject* const context = context_argument(args + nargs, kwnames, acceptable);
+  if (acceptable && nargs == 1 && j.callback == nullptr && !has(j, is_done) && !has(j, base_has_one)) {
+    PyObject* const in = context != nullptr ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (in == nullptr) return nullptr;
+    j.callback = Py_NewRef(args[0]);
+    j.context = in;
+    Py_RETURN_NONE;
+  }
+  track(self);
+  // Between the drain's passes the base calls back at once, through the loop: the kept one must go first.
+  if (has(j, is_done) && !schedule_kept(self)) return nullptr;
+  if (!has(j, is_done)) set(j, base_has_one);
+  if (loop_channel* const channel = channel_of(j)) ++channel->core().counters.forwarded_callbacks;
+  return call_base(base.add_done_callback, self, args, nargs, kwnames);
+}
+
+PyObject* remove_done_callback(PyObject* self, PyObject* callback) noexcept {
+  inline_job& j = job_of(self);
+  long removed = 0;
+  if (j.callback != nullptr) {
+    const int equal = PyObject_RichCompareBool(j.callback, callback, Py_EQ);
+    if (equal < 0) return nullptr;
+    if (equal != 0) {
+      drop_kept(j);
+      removed = 1;
+    }
+  }
+  PyObject* const by_base = call_base(base.remove_done_callback, self, &callback, 1);
+  if (by_base == nullptr || removed == 0) return by_base;
+  removed += PyLong_AsLong(by_base);
+  Py_DECREF(by_base);
+  return PyLong_FromLong(removed);
+}
+
+PyObject* get_of_base(PyObject* descriptor, PyObject* self) noexcept {
+  return Py_TYPE(descriptor)->tp_descr_get(descriptor, self, reinterpret_cast<PyObject*>(Py_TYPE(self)));
+}
+
+// What repr() and asyncio's debugging look at.
+PyObject* get_callbacks(PyObject* self, void*) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    const inline_job& j = job_of(self);
+    auto of_base = py::reinterpret_steal<py::object>(get_of_base(base.callbacks, self));
+    if (!of_base) throw py::error_already_set();
+    if (j.callback == nullptr) return of_base.release().ptr();
+    py::list all;
+    all.append(py::make_tuple(py::handle(j.callback), py::handle(j.context)));
+    if (!of_base.is_none())
+      for (const auto& each : of_base) all.append(each);
+    return all.release().ptr();
+  });
+}
+
+// ---- state changes by user code ----
+
+// The user ends the future: the job is not wanted any more.
+bool end_by_user(PyObject* self) noexcept {
+  inline_job& j = job_of(self);
+  set(j, is_done);
+  track(self);
+  if (loop_channel* const channel = channel_of(j)) channel->withdraw(j);
+  return schedule_kept(self);
+}
+
+PyObject* cancel(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
+  if (!has(job_of(self), is_done) && !end_by_user(self)) return nullptr;
+  return call_base(base.cancel, self, args, nargs, kwnames);
+}
+
+PyObject* set_result(PyObject* self, PyObject* value) noexcept {
+  if (!has(job_of(self), is_done) && !end_by_user(self)) return nullptr;
+  return call_base(base.set_result, self, &value, 1);
+}
+
+PyObject* set_exception(PyObject* self, PyObject* exception) noexcept {
+  // What the base refuses must not end the job.
+  const bool is_class = PyExceptionClass_Check(exception) != 0;
+  if (!is_class && PyExceptionInstance_Check(exception) == 0)
+    return call_base(base.set_exception, self, &exception, 1);
+  PyObject* const instance = is_class ? PyObject_CallNoArgs(exception) : Py_NewRef(exception);
+  if (instance == nullptr) return nullptr;
+  PyObject* done = nullptr;
+  const bool refused = PyErr_GivenExceptionMatches(instance, PyExc_StopIteration) != 0;
+  if (refused || has(job_of(self), is_done) || end_by_user(self))
+    done = call_base(base.set_exception, self, &instance, 1);
+  Py_DECREF(instance);
+  return done;
+}
+
+// ---- await ----
+
+PyObject* iterate(PyObject* self) noexcept { return Py_NewRef(self); }
+
+PySendResult send(PyObject* self, PyObject*, PyObject** out) noexcept {
+  inline_job& j = job_of(self);
+  if (has(j, is_done)) {
+    *out = call_base(base.result, self);
+    return *out != nullptr ? PYGEN_RETURN : PYGEN_ERROR;
+  }
+  if (has(j, is_awaited)) {
+    // Resumed while pending. Unless an unbound method of the base has ended it, the awaiting side is at
+    // fault.
+    *out = call_base(base.result, self);
+    if (*out != nullptr) return PYGEN_RETURN;
+    if (PyErr_ExceptionMatches(exceptions::get().invalid_state) != 0)
+      PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+    return PYGEN_ERROR;
+  }
+  set(j, is_awaited);
+  *out = Py_NewRef(self);
+  return PYGEN_NEXT;
+}
+
+PyObject* next(PyObject* self) noexcept {
+  PyObject* out = nullptr;
+  const PySendResult outcome = send(self, nullptr, &out);
+  if (outcome != PYGEN_RETURN) return out;
+  // StopIteration(out), also where `out` is a tuple or an exception.
+  PyObject* const stop = PyObject_CallOneArg(PyExc_StopIteration, out);
+  Py_DECREF(out);
+  if (stop != nullptr) PyErr_SetObject(PyExc_StopIteration, stop);
+  Py_XDECREF(stop);
+  return nullptr;
+}
+
+// Who asks for an iterator by name, rather than by `await`, may want all of one, with throw() and close(). It
+// is the base's, and marks the base as awaited.
+PyObject* iterate_by_base(PyObject* self, PyObject*) noexcept {
+  set(job_of(self), base_is_iterated);
+  return base.type->tp_iter(self);
+}
+
+PyObject* get_blocking(PyObject* self, void*) noexcept {
+  const inline_job& j = job_of(self);
+  if (has(j, is_awaited)) Py_RETURN_TRUE;
+  if (has(j, base_is_iterated)) return get_of_base(base.blocking, self);
+  Py_RETURN_FALSE;
+}
+
+int set_blocking(PyObject* self, PyObject* value, void*) noexcept {
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+    return -1;
+  }
+  const int truth = PyObject_IsTrue(value);
+  if (truth < 0) return -1;
+  inline_job& j = job_of(self);
+  set(j, is_awaited, truth != 0);
+  return has(j, base_is_iterated) ? Py_TYPE(base.blocking)->tp_descr_set(base.blocking, self, value) : 0;
+}
+
+PyMethodDef add_done_callback_definition = {
+    "add_done_callback", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&add_done_callback)),
+    METH_FASTCALL | METH_KEYWORDS, nullptr};
+
+// A task asks for three attributes on every suspension; they are found without a search through the types.
+PyObject* get_attribute(PyObject* self, PyObject* name) noexcept {
+  const names& all = names::get();
+  if (name == all.asyncio_future_blocking) return get_blocking(self, nullptr);
+  if (name == all.add_done_callback) return PyCFunction_New(&add_done_callback_definition, self);
+  if (name == all.get_loop)
+    if (loop_channel* const channel = channel_of(job_of(self)))
+      return guarded<PyObject*>(nullptr, [channel] { return Py_NewRef(channel->loop_getter()); });
+  return PyObject_GenericGetAttr(self, name);
+}
+
+int set_attribute(PyObject* self, PyObject* name, PyObject* value) noexcept {
+  if (name == names::get().asyncio_future_blocking) return set_blocking(self, value, nullptr);
+  track(self);
+  return PyObject_GenericSetAttr(self, name, value);
+}
+
+// ---- life ----
+
+int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
+  const inline_job& j = job_of(self);
+  Py_VISIT(j.callback);
+  Py_VISIT(j.context);
+  // A static base does not know that our type is an object of its own.
+  if ((base.type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) Py_VISIT(Py_TYPE(self));
+  return base.type->tp_traverse(self, visit, arg);
+}
+
+int clear(PyObject* self) noexcept {
+  drop_kept(job_of(self));
+  return base.type->tp_clear(self);
+}
+
+void destroy(PyObject* self) noexcept {
+  inline_job& j = job_of(self);
+  // The base leaves a subclass's finalizer to the subclass: it reports an exception that nobody has
+  // retrieved.
+  if (!has(j, ended_plainly) && PyObject_CallFinalizerFromDealloc(self) < 0) return;
+  drop_kept(j);
+  j.discard_payload();  // of a future whose job was not accepted
+  j.let_go_of_kind();
+  std::destroy_at(&j);
+  PyTypeObject* const type = Py_TYPE(self);
+  base.type->tp_dealloc(self);
+  // A heap type's deallocator gives back the object's reference to its type, a static type's does not.
+  if ((base.type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) Py_DECREF(type);
+}
+
+PyMethodDef methods[] = {add_done_callback_definition,
+                         {"remove_done_callback", &remove_done_callback, METH_O, nullptr},
+                         {"cancel", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&cancel)),
+                          METH_FASTCALL | METH_KEYWORDS, nullptr},
+                         {"set_result", &set_result, METH_O, nullptr},
+                         {"set_exception", &set_exception, METH_O, nullptr},
+                         {"__await__", &iterate_by_base, METH_NOARGS | METH_COEXIST, nullptr},
+                         {"__iter__", &iterate_by_base, METH_NOARGS | METH_COEXIST, nullptr},
+                         {nullptr, nullptr, 0, nullptr}};
+
+PyGetSetDef properties[] = {{"_asyncio_future_blocking", &get_blocking, &set_blocking, nullptr, nullptr},
+                            {"_callbacks", &get_callbacks, nullptr, nullptr, nullptr},
+                            {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+PyTypeObject* make_type() {
+  const char* const doc = "The future of a job: an asyncio.Future whose cancel() withdraws the job.";
+  std::array<PyType_Slot, 14> slots{{{Py_tp_dealloc, reinterpret_cast<void*>(&destroy)},
+                                     {Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                                     {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                                     {Py_tp_methods, methods},
+                                     {Py_tp_getset, properties},
+                                     {Py_tp_getattro, reinterpret_cast<void*>(&get_attribute)},
+                                     {Py_tp_setattro, reinterpret_cast<void*>(&set_attribute)},
+                                     {Py_am_await, reinterpret_cast<void*>(&iterate)},
+                                     {Py_am_send, reinterpret_cast<void*>(&send)},
+                                     {Py_tp_iter, reinterpret_cast<void*>(&iterate)},
+                                     {Py_tp_iternext, reinterpret_cast<void*>(&next)},
+                                     {Py_tp_doc, const_cast<char*>(doc)},
+                                     {0, nullptr}}};
+  PyType_Spec spec{
+      "offgil._core.JobFuture", static_cast<int>(job_offset + Py_ssize_t{sizeof(inline_job)}), 0,
+      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+      slots.data()};
+  const auto bases = py::make_tuple(py::handle(reinterpret_cast<PyObject*>(base.type)));
+  PyObject* const type = PyType_FromSpecWithBases(&spec, bases.ptr());
+  if (type == nullptr) throw py::error_already_set();
+  return reinterpret_cast<PyTypeObject*>(type);
+}
+
+// A future refers to its loop; this one outlives every loop, so it gets something that only looks like one.
+PyObject* make_shared_done_future() {
+#if PY_VERSION_HEX >= 0x030E0000
+  return nullptr;  // a task enters itself into, and removes itself from, what it is woken by
+#else
+  py::object loop = py::module_::import("types").attr("SimpleNamespace")(
+      py::arg("get_debug") = py::cpp_function([] { return false; }));
+  py::object made = py::handle(reinterpret_cast<PyObject*>(base.type))(py::arg("loop") = loop);
+  made.attr("set_result")(py::none());
+  return made.release().ptr();
+#endif
+}
+
+// Whether a callback is the wake-up of a C task: a built-in method of a task that is called so.
+bool is_task_wakeup(PyObject* callback) noexcept {
+  static PyMethodDef* known = nullptr;
+  if (Py_TYPE(callback) != &PyCFunction_Type) return false;
+  PyMethodDef* const method = reinterpret_cast<PyCFunctionObject*>(callback)->m_ml;
+  if (method == known) return true;
+  PyObject* const self = PyCFunction_GET_SELF(callback);
+  if (known != nullptr || self == nullptr || PyObject_TypeCheck(self, task_type) == 0) return false;
+  if (std::string(method->ml_name).find("wakeup") == std::string::npos) return false;
+  known = method;
+  return true;
+}
+
+// Calls it as Handle._run() does.
+bool call_in_context(PyObject* callback, PyObject* context, PyObject* argument) noexcept {
+  if (PyContext_Enter(context) != 0) return false;
+  PyObject* const result = PyObject_CallOneArg(callback, argument);
+  if (result != nullptr) {
+    Py_DECREF(result);
+    return PyContext_Exit(context) == 0;
+  }
+  py::object raised = take_raised();
+  if (PyContext_Exit(context) != 0) PyErr_Clear();
+  restore_raised(std::move(raised));
+  return false;
+}
+
+// ---- the style ----
+
+class inline_style final : public future_style {
+ public:
+  bridge_job* create(loop_channel& channel) noexcept override {
+    return guarded<bridge_job*>(nullptr, [&] {
+      auto self = py::reinterpret_steal<py::object>(
+          reinterpret_cast<PyObject*>(PyObject_GC_New(PyObject, the_type)));  // untracked, and not cleared
+      if (!self) throw py::error_already_set();
+      std::memset(self.ptr() + 1, 0, static_cast<std::size_t>(the_type->tp_basicsize) - sizeof(PyObject));
+      auto* const j = ::new (static_cast<void*>(&job_of(self.ptr()))) inline_job;
+      if (base.type->tp_init(self.ptr(), no_arguments, channel.loop_keyword()) != 0)
+        throw py::error_already_set();
+      static_cast<void>(self.release());  // until release()
+      return j;
+    });
+  }
+
+  PyObject* future_of(bridge_job& j) const noexcept override { return future_of_job(j); }
+
+  void resolve(bridge_job& base_job) noexcept override {
+    auto& j = static_cast<inline_job&>(base_job);
+    if (has(j, is_done)) return;
+    set(j, is_done);
+    PyObject* const self = future_of_job(j);
+    outcome of_job(j);
+    PyObject* done = nullptr;
+    if (of_job.is_cancelled()) {
+      done = call_base(base.cancel, self);
+    } else if (PyObject* const value = of_job.value()) {
+      if (PyObject_IS_GC(value) != 0) track(self);  // it may refer to its own future
+      done = call_base(base.set_result, self, &value, 1);
+      if (done != nullptr) set(j, ended_plainly);
+    } else {
+      track(self);
+      PyObject* const exception = of_job.exception();
+      done = call_base(base.set_exception, self, &exception, 1);
+    }
+    // Whoever went behind our back, through an unbound method, has the last word.
+    if (done == nullptr) PyErr_Clear();
+    Py_XDECREF(done);
+  }
+
+  bool run_callbacks(bridge_job& base_job, loop_channel& channel) noexcept override {
+    auto& j = static_cast<inline_job&>(base_job);
+    if (j.callback == nullptr) return true;
+    PyObject* const callback = std::exchange(j.callback, nullptr);
+    PyObject* const context = std::exchange(j.context, nullptr);
+    PyObject* const self = future_of_job(j);
+    const bool stand_in = shared_done_future != nullptr && has(j, ended_plainly) && is_task_wakeup(callback);
+    ++channel.core().counters.inline_wakeups;
+    const bool goes_on = call_in_context(callback, context, stand_in ? shared_done_future : self) ||
+                         channel.report_callback_error(callback, self);
+    Py_DECREF(callback);
+    Py_DECREF(context);
+    return goes_on;
+  }
+
+  void release(bridge_job& j) noexcept override {
+    PyObject* const self = future_of_job(j);
+    if (static_cast<inline_job&>(j).callback != nullptr) track(self);  // dropped: it will not be called
+    Py_DECREF(self);
+  }
+};
+
+}  // namespace
+
+future_style& inline_futures() noexcept {
+  static inline_style style;
+  return style;
+}
+
+void prepare_inline_futures() {
+  const auto asyncio = py::module_::import("asyncio");
+  const py::object future = asyncio.attr("Future");
+  const auto kept = [&future](const char* name) {
+    return future.attr(name).cast<py::object>().release().ptr();
+  };
+  base = base_type{.type = reinterpret_cast<PyTypeObject*>(py::object(future).release().ptr()),
+                   .add_done_callback = kept("add_done_callback"),
+                   .remove_done_callback = kept("remove_done_callback"),
+                   .cancel = kept("cancel"),
+                   .result = kept("result"),
+                   .set_result = kept("set_result"),
+                   .set_exception = kept("set_exception"),
+                   .callbacks = kept("_callbacks"),
+                   .blocking = kept("_asyncio_future_blocking")};
+  task_type = reinterpret_cast<PyTypeObject*>(py::object(asyncio.attr("Task")).release().ptr());
+  no_arguments = PyTuple_New(0);
+  constexpr Py_ssize_t alignment = alignof(inline_job);
+  job_offset = (base.type->tp_basicsize + alignment - 1) / alignment * alignment;
+  the_type = make_type();
+  shared_done_future = make_shared_done_future();
+}
+
+}  // namespace offgil::python

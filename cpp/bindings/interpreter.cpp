@@ -1,0 +1,77 @@
+// interpreter.cpp - the one place that attaches threads to Python, and knows when Python ends.
+#include "interpreter.hpp"
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "errors.hpp"
+
+namespace offgil::python {
+namespace {
+
+namespace py = pybind11;
+
+// A worker's own thread state, and what PyGILState_Ensure() wants back in the end. No Python object.
+struct attachment {
+  PyThreadState* state = nullptr;
+  PyGILState_STATE before{};
+};
+thread_local attachment this_thread;
+
+// Guarded by the GIL, and never destroyed: residents may outlive static destruction.
+std::vector<resident*>& residents() {
+  static auto* const leaked = std::make_unique<std::vector<resident*>>().release();
+  return *leaked;
+}
+bool exiting = false;
+
+// An interrupt while they leave is raised when all have left: leaving must be complete.
+void tell_residents_to_leave() {
+  exiting = true;
+  py::object interrupt;
+  while (!residents().empty()) {
+    resident* const last = residents().back();
+    residents().pop_back();
+    last->leave_interpreter();
+    if (PyErr_Occurred() != nullptr) interrupt = take_raised();
+  }
+  if (!interrupt) return;
+  restore_raised(std::move(interrupt));
+  throw py::error_already_set();
+}
+
+}  // namespace
+
+void gil_lane::enter() noexcept {
+  if (this_thread.state != nullptr) {
+    PyEval_RestoreThread(this_thread.state);
+  } else {
+    this_thread.before = PyGILState_Ensure();
+    this_thread.state = PyThreadState_Get();
+  }
+  acquisitions_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void gil_lane::leave() noexcept { PyEval_SaveThread(); }
+
+void gil_lane::retire() noexcept {
+  PyEval_RestoreThread(this_thread.state);
+  PyGILState_Release(this_thread.before);  // the last one on this thread: deletes the state
+  this_thread = {};
+}
+
+resident::resident() { residents().push_back(this); }
+
+resident::~resident() { std::erase(residents(), this); }
+
+bool is_exiting() noexcept { return exiting; }
+
+void install_exit_hook() {
+  py::module_::import("atexit").attr("register")(py::cpp_function(&tell_residents_to_leave));
+}
+
+}  // namespace offgil::python

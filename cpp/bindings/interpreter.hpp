@@ -1,0 +1,47 @@
+// interpreter.hpp - the one place that attaches threads to Python, and knows when Python ends.
+#pragma once
+
+#include <Python.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "job.hpp"
+
+namespace offgil::python {
+
+// The lane of jobs that need the GIL. A worker keeps its Python thread state from its first such job to its
+// own end, so that threading.local lives as long as the thread and taking the GIL costs no thread state.
+class gil_lane final : public lane {
+ public:
+  // `acquisitions` counts the times a worker takes the GIL.
+  explicit gil_lane(std::atomic<std::uint64_t>& acquisitions) noexcept : acquisitions_(acquisitions) {}
+
+  void enter() noexcept override;
+  void leave() noexcept override;
+  void retire() noexcept override;
+
+ private:
+  std::atomic<std::uint64_t>& acquisitions_;
+};
+
+// Something with threads that must be gone before Python finalizes: a thread that asks for the GIL later is
+// killed in the middle of C++ (up to 3.13) or hangs for ever (from 3.14). All with the GIL held.
+class resident {
+ public:
+  resident();
+  virtual ~resident();
+  resident(const resident&) = delete;
+  resident& operator=(const resident&) = delete;
+
+  // Called once, from an atexit handler: after the non-daemon threads have ended, so that those may use a
+  // pool to their end, and before finalization. May leave an exception set: an interrupt that came meanwhile.
+  virtual void leave_interpreter() noexcept = 0;
+};
+
+// True once the residents have been told to leave.
+bool is_exiting() noexcept;
+
+void install_exit_hook();
+
+}  // namespace offgil::python

@@ -1,0 +1,300 @@
+// loop_channel.cpp - the way of jobs from one event loop to a pool, and back.
+#include "loop_channel.hpp"
+
+#include <array>
+#include <utility>
+
+#include "errors.hpp"
+#include "names.hpp"
+#include "pool_core.hpp"
+
+namespace offgil::python {
+namespace {
+
+// How long one drain may keep the loop from its other business.
+constexpr std::chrono::milliseconds time_budget{1};
+// Callbacks between two looks at the clock.
+constexpr unsigned callbacks_per_look = 16;
+// Futures that are resolved before the first of their callbacks runs.
+constexpr unsigned resolved_at_once = 1024;
+// How much work may be queued before a parked worker is called for it, in estimated run time and in jobs, and
+// how short a job must be known to be to wait for others.
+constexpr run_time_estimate::nanoseconds most_work_owed = run_queue::portion;
+constexpr unsigned most_jobs_owed = 256;
+constexpr run_time_estimate::nanoseconds short_enough_to_wait{5'000};
+
+bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }
+
+// Calls `method` of the loop, if it is still there; whether that worked, errors discarded.
+bool try_call(const py::object& loop, PyObject* method, PyObject* argument) noexcept {
+  if (!loop) return false;
+  PyObject* const result = PyObject_CallMethodObjArgs(loop.ptr(), method, argument, nullptr);
+  if (result == nullptr) PyErr_Clear();
+  Py_XDECREF(result);
+  return result != nullptr;
+}
+
+}  // namespace
+
+loop_channel::loop_channel(std::shared_ptr<pool_core> core, std::shared_ptr<mailbox> box, py::handle loop)
+    : core_(std::move(core)), mailbox_(std::move(box)), loop_reference_(py::weakref(loop)) {
+  mailbox_->owner = this;
+}
+
+loop_channel::~loop_channel() { give_mailbox_up(); }
+
+// The next owner must find it asleep: a drain that ran out of time, or dropped what had arrived for a loop
+// that is gone, has left it attended, and nobody would wake him.
+std::shared_ptr<mailbox> loop_channel::give_mailbox_up() noexcept {
+  if (!mailbox_) return nullptr;
+  mailbox_->owner = nullptr;
+  mailbox_->fall_asleep();
+  return std::exchange(mailbox_, nullptr);
+}
+
+void loop_channel::watch() {
+  drain_callable_ = py::cpp_function([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self && !self->drain()) throw py::error_already_set();
+  });
+  flush_callable_ = py::cpp_function([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->flush_is_scheduled_ = false;
+    self->flush_wake_up();
+  });
+  if (mailbox_->is_watched()) loop().attr("add_reader")(mailbox_->fd(), drain_callable_);
+}
+
+py::object loop_channel::loop() const {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyObject* target = nullptr;
+  if (PyWeakref_GetRef(loop_reference_.ptr(), &target) <= 0) return py::none();
+  return py::reinterpret_steal<py::object>(target);
+#else
+  return py::reinterpret_borrow<py::object>(PyWeakref_GetObject(loop_reference_.ptr()));
+#endif
+}
+
+bool loop_channel::is_for(PyObject* other) const noexcept { return loop().ptr() == other; }
+
+bool loop_channel::loop_is_gone() const {
+  const py::object at = loop();
+  return at.is_none() || py::bool_(at.attr("is_closed")());
+}
+
+// ---- to the pool ----
+
+PyObject* loop_channel::loop_keyword() {
+  if (!loop_keyword_) {
+    py::dict made;
+    made[py::handle(names::get().loop)] = loop();
+    loop_keyword_ = std::move(made);
+    token_ = py::reinterpret_borrow<py::object>(running_loop_token());
+  }
+  return loop_keyword_.ptr();
+}
+
+PyObject* loop_channel::loop_getter() {
+  static PyMethodDef definition{"get_loop", [](PyObject* self, PyObject*) { return Py_NewRef(self); },
+                                METH_NOARGS, "Return the event loop the Future is bound to."};
+  if (!loop_getter_)
+    loop_getter_ = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, loop().ptr()));
+  if (!loop_getter_) throw py::error_already_set();
+  return loop_getter_.ptr();
+}
+
+// The last one out lets go of the loop, and of the mailbox if there will be no next one.
+void loop_channel::leave() noexcept {
+  if (--in_flight_ != 0) return;
+  token_ = py::object();
+  loop_keyword_ = py::object();
+  loop_getter_ = py::object();
+  if (draining_ == 0 && core_->engine().is_closed()) detach_threadsafe();
+}
+
+worker_pool::admission loop_channel::submit(bridge_job& j, worker_pool::when_full policy) {
+  j.destination = mailbox_.get();
+  const auto answer = core_->engine().submit(j, policy, wake_up_for(j));
+  const bool taken = answer == worker_pool::admission::accepted || answer == worker_pool::admission::in_line;
+  if (!taken) j.destination = nullptr;
+  return answer;
+}
+
+// Calling a worker costs more than many a job. Short jobs are queued at once, for any worker that is awake,
+// but a parked one is called only for some of them together: at the end of the drain or of the loop's turn.
+worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) noexcept {
+  const run_time_estimate& estimate = j.kind->estimate;
+  const bool is_short = estimate.known() && estimate.value() < short_enough_to_wait;
+  work_owed_ += estimate.value();
+  if (!is_short || in_flight_ == 1 || ++jobs_owed_ >= most_jobs_owed || work_owed_ >= most_work_owed) {
+    forget_what_is_owed();
+    return worker_pool::wake_up::now;
+  }
+  if (draining_ == 0 && !flush_is_scheduled_) {
+    if (!call_soon(flush_callable_.ptr(), nullptr, nullptr)) {
+      PyErr_Clear();
+      return worker_pool::wake_up::now;
+    }
+    flush_is_scheduled_ = true;
+  }
+  return worker_pool::wake_up::may_wait;
+}
+
+void loop_channel::forget_what_is_owed() noexcept {
+  jobs_owed_ = 0;
+  work_owed_ = {};
+}
+
+void loop_channel::flush_wake_up() noexcept {
+  if (jobs_owed_ == 0) return;
+  forget_what_is_owed();
+  core_->engine().flush_wake_up();
+}
+
+void loop_channel::hand_back_when_idle(bridge_job& j) noexcept {
+  j.destination = mailbox_.get();
+  core_->engine().notify_when_idle(j);
+  if (core_->is_joined()) continue_next_turn();  // nobody else is left to call
+}
+
+void loop_channel::withdraw(bridge_job& j) noexcept {
+  if (j.destination == nullptr || core_->engine().was_left_behind_by_fork()) return;
+  if (core_->engine().cancel(j)) j.discard_payload();
+}
+
+// ---- from the pool ----
+
+bool loop_channel::drain() noexcept {
+  if (!mailbox_) return true;                                  // detached meanwhile
+  if (core_->engine().was_left_behind_by_fork()) return true;  // the parent's loop will do it
+  const auto alive = shared_from_this();
+  mailbox_->clear_wakeup();
+  ++draining_;
+  const auto delivered_before = delivered_;
+  const pause reason = deliver(clock::now() + time_budget);
+  if (delivered_ != delivered_before) ++core_->counters.batches;
+  --draining_;
+  if (reason != pause::none) {
+    py::object raised = take_raised();
+    continue_next_turn();
+    if (raised) restore_raised(std::move(raised));
+    return reason != pause::error;
+  }
+  if (in_flight_ == 0 && core_->engine().is_closed()) detach_threadsafe();
+  return true;
+}
+
+loop_channel::pause loop_channel::deliver(clock::time_point until) noexcept {
+  unsigned since_look = 0;
+  for (;;) {
+    if (resolved_.empty()) resolve_some();
+    if (resolved_.empty()) {
+      flush_wake_up();
+      // Nothing to do, unless something has arrived just now. A drain further up the stack goes on attending.
+      if (draining_ > 1 || mailbox_->fall_asleep()) return pause::none;
+      continue;
+    }
+    bridge_job& j = as_bridge(resolved_.pop_front());
+    const bool goes_on = core_->futures().run_callbacks(j, *this);
+    end(j);
+    if (!goes_on) return pause::error;
+    if (++since_look < callbacks_per_look) continue;
+    since_look = 0;
+    if (clock::now() >= until) {
+      flush_wake_up();
+      return pause::out_of_time;
+    }
+  }
+}
+
+void loop_channel::resolve_some() noexcept {
+  if (arrived_.empty()) arrived_ = mailbox_->take();
+  for (unsigned n = 0; n < resolved_at_once && !arrived_.empty(); ++n) {
+    bridge_job& j = as_bridge(arrived_.pop_front());
+    core_->futures().resolve(j);
+    j.discard_payload();
+    resolved_.push_back(j);
+  }
+}
+
+void loop_channel::end(bridge_job& j) noexcept {
+  ++delivered_;
+  j.destination = nullptr;
+  j.let_go_of_kind();
+  core_->futures().release(j);
+  leave();
+}
+
+// The queue stays attended meanwhile, so that workers need not wake anybody.
+void loop_channel::continue_next_turn() noexcept {
+  if (!call_soon(drain_callable_.ptr(), nullptr, nullptr)) PyErr_Clear();  // a closed loop: see purge()
+}
+
+void loop_channel::drain_soon_threadsafe() noexcept {
+  try_call(loop(), names::get().call_soon_threadsafe, drain_callable_.ptr());
+}
+
+bool loop_channel::call_soon(PyObject* callback, PyObject* argument, PyObject* context) noexcept {
+  const py::object at = loop();
+  std::array<PyObject*, 4> arguments{at.ptr(), callback};
+  std::size_t n = 2;
+  if (argument != nullptr) arguments[n++] = argument;
+  const std::size_t positional = n;
+  if (context != nullptr) arguments[n] = context;
+  PyObject* const handle =
+      PyObject_VectorcallMethod(names::get().call_soon, arguments.data(), positional,
+                                context == nullptr ? nullptr : names::get().context_keyword);
+  Py_XDECREF(handle);
+  return handle != nullptr;
+}
+
+bool loop_channel::report_callback_error(PyObject* callback, PyObject* future) noexcept {
+  if (PyErr_ExceptionMatches(PyExc_Exception) == 0) return false;
+  return guarded(false, [&] {
+    const py::object raised = take_raised();
+    py::dict context;
+    context["message"] = py::str("Exception in callback {!r}").format(py::handle(callback));
+    context["exception"] = raised;
+    context["future"] = py::reinterpret_borrow<py::object>(future);
+    loop().attr("call_exception_handler")(context);
+    return true;
+  });
+}
+
+// ---- the end ----
+
+void loop_channel::drop_arrived_threadsafe() noexcept {
+  for (job_list* from : {&resolved_, &arrived_}) {
+    // Without a mailbox it was detached while somebody asked whether the loop is gone.
+    if (from == &arrived_ && arrived_.empty() && mailbox_) arrived_ = mailbox_->take();
+    while (!from->empty()) {
+      bridge_job& j = as_bridge(from->pop_front());
+      j.discard_payload();
+      if (from == &arrived_) ++core_->counters.dropped;  // a resolved one has reached its future
+      end(j);
+    }
+  }
+}
+
+void loop_channel::detach_threadsafe() noexcept {
+  const auto alive = shared_from_this();
+  core_->remove(*this);
+  const auto box = give_mailbox_up();
+  if (!box || !box->is_watched()) return;
+  guarded(0, [&] {
+    if (loop_is_gone()) return 0;  // and what it watched with it
+    const py::object at = loop();
+    // The descriptor is closed with the last holder of the mailbox, so not before the loop has let go of it.
+    py::cpp_function unwatch([at, box] { at.attr("remove_reader")(box->fd()); });
+    const auto running = py::module_::import("asyncio").attr("_get_running_loop")();
+    if (running.is(at))
+      unwatch();
+    else
+      at.attr("call_soon_threadsafe")(unwatch);
+    return 0;
+  });
+  PyErr_Clear();  // the loop was closed meanwhile
+}
+
+}  // namespace offgil::python

@@ -1,0 +1,139 @@
+// loop_channel.hpp - the way of jobs from one event loop to a pool, and back.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "bridge_job.hpp"
+#include "clock.hpp"
+#include "future_style.hpp"
+#include "job_list.hpp"
+#include "mailbox.hpp"
+#include "running_loop.hpp"
+#include "worker_pool.hpp"
+
+namespace offgil::python {
+
+namespace py = pybind11;
+
+class pool_core;
+
+// What a pool's channels count together. Guarded by the GIL.
+struct delivery_counters {
+  std::uint64_t batches = 0;              // drains that delivered something
+  std::uint64_t dropped = 0;              // results whose loop was gone
+  std::uint64_t inline_wakeups = 0;       // callbacks run inside a drain
+  std::uint64_t forwarded_callbacks = 0;  // callbacks that went through the loop instead
+};
+
+// One per pool and event loop. Everything happens with the GIL held and, except where a name says threadsafe,
+// on the loop's thread. Holds the loop weakly: a pool does not keep a loop alive.
+class loop_channel final : public std::enable_shared_from_this<loop_channel> {
+ public:
+  loop_channel(std::shared_ptr<pool_core> core, std::shared_ptr<mailbox> box, py::handle loop);
+  ~loop_channel();
+
+  // Makes the loop watch the mailbox. Throws what the loop's add_reader() throws.
+  void watch();
+
+  // The loop, or none when it is gone.
+  py::object loop() const;
+  bool is_for(PyObject* other) const noexcept;
+  bool loop_is_gone() const;
+
+  // True: this channel's loop runs on the calling thread. False: ask asyncio.
+  bool is_known_to_run() const noexcept { return token_ && token_.ptr() == running_loop_token(); }
+
+  // What futures of the loop want over and over: {"loop": the loop}, and a callable that returns the loop.
+  // Borrowed, valid while a place is taken.
+  PyObject* loop_keyword();
+  PyObject* loop_getter();
+
+  std::size_t in_flight() const noexcept { return in_flight_; }
+  bool is_in_use() const noexcept { return in_flight_ != 0 || draining_ != 0; }
+  pool_core& core() const noexcept { return *core_; }
+
+  // A place in flight, taken before a job exists: making one runs Python code, during which another thread
+  // may close the pool, and must not detach the channel.
+  class place {
+   public:
+    explicit place(std::shared_ptr<loop_channel> on) noexcept : on_(std::move(on)) { ++on_->in_flight_; }
+    ~place() {
+      if (on_) on_->leave();
+    }
+    place(const place&) = delete;
+    place& operator=(const place&) = delete;
+
+    loop_channel& channel() const noexcept { return *on_; }
+    void is_taken() noexcept { on_.reset(); }  // by a job, until it is handed back
+
+   private:
+    std::shared_ptr<loop_channel> on_;
+  };
+
+  // Whether the pool has taken the job; only then it has a destination. The caller holds a place for it.
+  worker_pool::admission submit(bridge_job& j, worker_pool::when_full policy);
+
+  // For a job that never goes through the run queue and ends when the pool is idle.
+  void hand_back_when_idle(bridge_job& j) noexcept;
+
+  // Takes back a job that its future no longer wants. Its arguments are released at once if it still waited.
+  void withdraw(bridge_job& j) noexcept;
+
+  // Delivers what has arrived: first every future of the batch is resolved, then their callbacks run, so that
+  // a task which awaits its futures one after the other does not suspend again inside a batch. Goes on until
+  // nothing has arrived or a millisecond is over; the rest follows in the loop's next turn. False with an
+  // exception set that must leave the loop.
+  bool drain() noexcept;
+  void drain_soon_threadsafe() noexcept;
+
+  // Calls `callback(argument)` in the loop's next turn, in `context`.
+  bool call_soon(PyObject* callback, PyObject* argument, PyObject* context) noexcept;
+
+  // Gives an exception that left a callback to the loop's handler. False if it must leave the loop.
+  bool report_callback_error(PyObject* callback, PyObject* future) noexcept;
+
+  // Releases jobs that came back for a loop that is gone. Any thread.
+  void drop_arrived_threadsafe() noexcept;
+
+  // Stops the loop watching the mailbox, and gives the mailbox up. Nothing may be in flight. Any thread.
+  void detach_threadsafe() noexcept;
+
+ private:
+  worker_pool::wake_up wake_up_for(const bridge_job& j) noexcept;
+  void flush_wake_up() noexcept;
+  void forget_what_is_owed() noexcept;
+  enum class pause { none, out_of_time, error };
+  pause deliver(clock::time_point until) noexcept;
+  void resolve_some() noexcept;
+  void continue_next_turn() noexcept;
+  void end(bridge_job& j) noexcept;
+  std::shared_ptr<mailbox> give_mailbox_up() noexcept;
+  void leave() noexcept;
+
+  // The core keeps its channels as well: the two live until the channel is detached or its loop is gone.
+  std::shared_ptr<pool_core> core_;
+  std::shared_ptr<mailbox> mailbox_;
+  py::object loop_reference_;  // weak
+  py::object drain_callable_;  // these two hold the channel weakly: the loop must not keep it
+  py::object flush_callable_;
+
+  // These hold the loop, so that they are kept only while something is in flight, whose futures do so anyway.
+  py::object token_;  // see running_loop_token()
+  py::object loop_keyword_;
+  py::object loop_getter_;
+
+  job_list arrived_;   // taken from the mailbox
+  job_list resolved_;  // callbacks pending
+  std::size_t in_flight_ = 0;
+  std::uint64_t delivered_ = 0;
+  unsigned jobs_owed_ = 0;  // queued since a worker was last called
+  run_time_estimate::nanoseconds work_owed_{0};
+  unsigned draining_ = 0;  // more than one where a callback runs the loop
+  bool flush_is_scheduled_ = false;
+};
+
+}  // namespace offgil::python

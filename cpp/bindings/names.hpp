@@ -1,0 +1,30 @@
+// names.hpp - interned strings that hot paths use.
+#pragma once
+
+#include <Python.h>
+
+namespace offgil::python {
+
+// Kept for ever.
+struct names {
+  PyObject* add_done_callback;
+  PyObject* asyncio_future_blocking;
+  PyObject* call_soon;
+  PyObject* call_soon_threadsafe;
+  PyObject* cancel;
+  PyObject* context;
+  PyObject* create_future;
+  PyObject* done;
+  PyObject* get_loop;
+  PyObject* loop;
+  PyObject* running_event_loop;
+  PyObject* set_exception;
+  PyObject* set_result;
+  PyObject* context_keyword;  // ("context",)
+
+  static const names& get() noexcept;
+};
+
+void intern_names();
+
+}  // namespace offgil::python

@@ -1,0 +1,105 @@
+// pool_core.hpp - what is behind a Pool: the engine, and its channels to event loops.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dispatcher.hpp"
+#include "interpreter.hpp"
+#include "loop_channel.hpp"
+#include "python_job.hpp"
+#include "worker_pool.hpp"
+
+namespace offgil::python {
+
+namespace py = pybind11;
+
+// How completions reach a loop that could do either.
+enum class delivery { automatic, eventfd, callback };
+
+// A forked child has none of the threads that destruction would wait for.
+struct destroy_unless_forked {
+  template <class T>
+  void operator()(T* owned) const noexcept {
+    if (!born_in.is_over()) std::default_delete<T>()(owned);
+  }
+  process_generation born_in;
+};
+template <class T>
+using unless_forked = std::unique_ptr<T, destroy_unless_forked>;
+
+// Guarded by the GIL. Lives until its Pool is gone and its channels have nothing in flight.
+class pool_core final : public resident, public std::enable_shared_from_this<pool_core> {
+ public:
+  // Starts the threads. Throws std::system_error when one cannot start.
+  pool_core(worker_pool::options engine, delivery by, future_style& style);
+  ~pool_core() override;
+
+  worker_pool& engine() noexcept { return *engine_; }
+  const worker_pool& engine() const noexcept { return *engine_; }
+  future_style& futures() noexcept { return style_; }
+  python_kinds& kinds() noexcept { return python_kinds_; }
+
+  // The channel of the running loop; made when it is new. Throws RuntimeError where no loop runs, and OSError
+  // where no descriptor or thread can be had.
+  std::shared_ptr<loop_channel> channel();
+
+  // Whether there is one already. Throws as above.
+  bool has_channel() const;
+
+  // Throws PoolBroken in a forked child.
+  void check_usable() const;
+
+  // Refuses new jobs. Channels with nothing in flight are detached, the others detach themselves later.
+  void close() noexcept;
+
+  // After close(), when the pool is idle: waits for the threads, with the GIL released.
+  void join() noexcept;
+
+  // Whether join() is over: nobody is left to wake a loop.
+  bool is_joined() const noexcept { return is_joined_; }
+
+  // Forgets a channel that has been detached.
+  void remove(loop_channel& channel) noexcept;
+
+  // Drops the results of loops that are gone, and their channels; of this pool, of all pools.
+  void purge() noexcept;
+  static void purge_all() noexcept;
+
+  // Times a thread of the pool has taken the GIL.
+  std::uint64_t gil_acquisitions() const noexcept {
+    return gil_acquisitions_.load(std::memory_order_relaxed);
+  }
+  std::uint64_t wakeups() const noexcept;
+  delivery_counters counters;
+
+  void leave_interpreter() noexcept override;
+
+ private:
+  std::shared_ptr<loop_channel> connect(py::handle loop);
+  std::shared_ptr<loop_channel> watched_channel(py::handle loop);
+  std::shared_ptr<loop_channel> announced_channel(py::handle loop);
+  std::shared_ptr<mailbox> free_mailbox(bool watched) noexcept;
+
+  const std::string name_;
+  const delivery delivery_;
+  future_style& style_;
+  std::atomic<std::uint64_t> gil_acquisitions_{0};
+  gil_lane lane_{gil_acquisitions_};
+  python_kinds python_kinds_;
+  std::shared_ptr<dispatcher> dispatcher_;
+  bool is_joined_ = false;
+  std::uint64_t wakeups_of_old_mailboxes_ = 0;
+  std::vector<std::shared_ptr<mailbox>> mailboxes_;  // all, for as long as threads may touch them
+  std::vector<std::shared_ptr<loop_channel>> channels_;
+  std::shared_ptr<loop_channel> last_used_;
+  unless_forked<worker_pool> engine_;  // last: its threads use the above
+};
+
+}  // namespace offgil::python

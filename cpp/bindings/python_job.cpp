@@ -1,0 +1,140 @@
+// python_job.cpp - jobs that run a Python callable.
+#include "python_job.hpp"
+
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "errors.hpp"
+
+namespace offgil::python {
+namespace {
+
+// What the storage holds. Before the run: the call. After it: the result or the exception in `outcome`.
+struct call {
+  PyObject* callable;   // owned, like the rest
+  PyObject* arguments;  // tuple: positional, then the values of `names`
+  PyObject* names;      // tuple, or null
+  union {
+    PyObject* context;
+    PyObject* outcome;
+  };
+
+  void release_arguments() noexcept {
+    Py_CLEAR(callable);
+    Py_CLEAR(arguments);
+    Py_CLEAR(names);
+  }
+};
+static_assert(sizeof(call) <= bridge_job::storage_size && alignof(call) <= bridge_job::storage_alignment);
+
+call& call_of(bridge_job& j) noexcept { return *std::launder(reinterpret_cast<call*>(j.storage.data())); }
+
+PyObject* tuple_of(PyObject* const* items, std::size_t count) noexcept {
+  PyObject* const tuple = PyTuple_New(static_cast<Py_ssize_t>(count));
+  if (tuple == nullptr) return nullptr;
+  for (std::size_t i = 0; i < count; ++i)
+    PyTuple_SET_ITEM(tuple, static_cast<Py_ssize_t>(i), Py_NewRef(items[i]));
+  return tuple;
+}
+
+PyObject* invoke(const call& c) noexcept {
+  if (PyContext_Enter(c.context) != 0) return nullptr;
+  const Py_ssize_t named = c.names == nullptr ? 0 : PyTuple_GET_SIZE(c.names);
+  PyObject* const* const items = &PyTuple_GET_ITEM(c.arguments, 0);
+  const auto positional = static_cast<std::size_t>(PyTuple_GET_SIZE(c.arguments) - named);
+  PyObject* const result = PyObject_Vectorcall(c.callable, items, positional, c.names);
+  if (result != nullptr) {
+    if (PyContext_Exit(c.context) == 0) return result;
+    Py_DECREF(result);
+    return nullptr;
+  }
+  py::object raised = take_raised();
+  if (PyContext_Exit(c.context) != 0) PyErr_Clear();
+  restore_raised(std::move(raised));
+  return nullptr;
+}
+
+// The object that stands for a callable's code: a bound method's function, a function's code.
+const void* code_of(PyObject* callable) noexcept {
+  if (PyMethod_Check(callable)) callable = PyMethod_GET_FUNCTION(callable);
+  if (PyFunction_Check(callable)) return PyFunction_GET_CODE(callable);
+  if (PyCFunction_Check(callable)) return callable;
+  return Py_TYPE(callable);
+}
+
+}  // namespace
+
+bool python_kind::prepare(bridge_job& j, PyObject* callable, PyObject* const* args, std::size_t nargs,
+                          PyObject* kwnames) noexcept {
+  const std::size_t named = kwnames == nullptr ? 0 : static_cast<std::size_t>(PyTuple_GET_SIZE(kwnames));
+  PyObject* const arguments = tuple_of(args, nargs + named);
+  if (arguments == nullptr) return false;
+  PyObject* const context = PyContext_CopyCurrent();
+  if (context == nullptr) {
+    Py_DECREF(arguments);
+    return false;
+  }
+  ::new (j.storage.data()) call{Py_NewRef(callable), arguments, Py_XNewRef(kwnames), {context}};
+  j.kind = this;
+  j.has_payload = true;
+  return true;
+}
+
+bool python_kind::run(job& base) noexcept {
+  auto& j = static_cast<bridge_job&>(base);
+  call& c = call_of(j);
+  PyObject* const result = invoke(c);
+  PyObject* const outcome = result != nullptr ? result : exception_of(j).release().ptr();
+  c.release_arguments();
+  Py_DECREF(c.context);
+  c.outcome = outcome;
+  return result != nullptr;
+}
+
+PyObject* python_kind::finish(bridge_job& j) noexcept {
+  call& c = call_of(j);
+  PyObject* const outcome = std::exchange(c.outcome, nullptr);
+  if (j.succeeded) return outcome;
+  restore_raised(py::reinterpret_steal<py::object>(outcome));
+  return nullptr;
+}
+
+void python_kind::discard(bridge_job& j) noexcept {
+  call& c = call_of(j);
+  c.release_arguments();
+  Py_CLEAR(c.outcome);  // or the context
+}
+
+// Noted while the callable is still there to be named.
+py::object python_kind::exception_of(const bridge_job& j) const noexcept {
+  py::object raised = take_raised();
+  add_note(raised, "in job " + describe(j));
+  return raised;
+}
+
+std::string python_kind::describe(const bridge_job& j) const noexcept {
+  // A job that runs: its callable is there, since it goes under the GIL, which the caller has.
+  const call& c = *std::launder(reinterpret_cast<const call*>(j.storage.data()));
+  for (const char* attribute : {"__qualname__", "__name__"}) {
+    PyObject* const name = c.callable == nullptr ? nullptr : PyObject_GetAttrString(c.callable, attribute);
+    const char* const text = name != nullptr && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : nullptr;
+    const std::string found = text == nullptr ? "" : text;
+    PyErr_Clear();
+    Py_XDECREF(name);
+    if (!found.empty()) return found;
+  }
+  return c.callable == nullptr ? "a Python callable" : Py_TYPE(c.callable)->tp_name;
+}
+
+python_kinds::python_kinds(gil_lane& lane) {
+  for (auto& each : kinds_) each = std::make_unique<python_kind>(lane);
+}
+
+python_kind& python_kinds::of(PyObject* callable) noexcept {
+  // Objects are aligned to 16 bytes, and neighbours differ in the bits above; Fibonacci hashing spreads them.
+  const auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(code_of(callable)));
+  return *kinds_[((address >> 4U) * UINT64_C(0x9E3779B97F4A7C15)) >> 58U];
+}
+
+}  // namespace offgil::python

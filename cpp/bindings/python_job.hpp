@@ -1,0 +1,45 @@
+// python_job.hpp - jobs that run a Python callable.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+
+#include "bridge_job.hpp"
+#include "interpreter.hpp"
+
+namespace offgil::python {
+
+// Jobs of Python callables. They run in the GIL's lane: a worker takes the GIL once for a run of them.
+class python_kind final : public bridge_kind {
+ public:
+  explicit python_kind(gil_lane& lane) noexcept : bridge_kind(&lane) {}
+
+  // Takes the arguments of a vectorcall and a copy of the caller's context. False with an exception set.
+  bool prepare(bridge_job& j, PyObject* callable, PyObject* const* args, std::size_t nargs,
+               PyObject* kwnames) noexcept;
+
+  bool run(job& j) noexcept override;
+  std::string describe(const bridge_job& j) const noexcept override;
+  PyObject* finish(bridge_job& j) noexcept override;
+  void discard(bridge_job& j) noexcept override;
+  void let_go() noexcept override {}  // lives as long as the pool
+
+ private:
+  py::object exception_of(const bridge_job& j) const noexcept;
+};
+
+// One kind for all callables would take every callable for as long as the average one. So callables that
+// share their code share a kind, as far as a table of fixed size tells them apart.
+class python_kinds {
+ public:
+  explicit python_kinds(gil_lane& lane);
+
+  python_kind& of(PyObject* callable) noexcept;
+
+ private:
+  static constexpr std::size_t count = 64;
+  std::array<std::unique_ptr<python_kind>, count> kinds_;
+};
+
+}  // namespace offgil::python
