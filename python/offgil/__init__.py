@@ -1,0 +1,26 @@
+"""A C++ worker pool that asyncio code awaits: compute never holds the GIL.
+
+async with offgil.Pool() as pool:
+    y = await pool.submit(offgil.examples.fibonacci, 1_000_000)
+"""
+
+from offgil._core import NativeError, NativeFunction, PoolBroken, PoolClosed, PoolError, PoolFull
+from offgil._pool import Pool
+from offgil._stats import Histogram, PoolStats
+
+# Where they are found, rather than where they are written.
+for _public in (Histogram, Pool, PoolStats):
+    _public.__module__ = __name__
+del _public
+
+__all__ = [
+    "Histogram",
+    "NativeError",
+    "NativeFunction",
+    "Pool",
+    "PoolBroken",
+    "PoolClosed",
+    "PoolError",
+    "PoolFull",
+    "PoolStats",
+]

@@ -1,0 +1,75 @@
+"""The C++ side of offgil. Everything public is in the package offgil."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, final
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+class PoolError(RuntimeError):
+    """Base of what a pool raises about itself."""
+
+class PoolClosed(PoolError):
+    """The pool has been closed; make a new one."""
+
+class PoolFull(PoolError):
+    """max_pending jobs wait already; use run(), or submit later."""
+
+class PoolBroken(PoolError):
+    """The pool's threads are gone, for example in a forked child; make a new pool."""
+
+class NativeError(Exception):
+    """A native function threw something that has no counterpart in Python."""
+
+@final
+class NativeFunction:
+    """A C++ function that runs without the GIL.
+
+    Submit it to a pool, or call it: a direct call releases the GIL.
+    """
+
+    __name__: str
+    __qualname__: str
+    @property
+    def __signature__(self) -> inspect.Signature: ...
+    def __new__(cls, capsule: object) -> NativeFunction: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+class Pool:
+    """The engine behind offgil.Pool."""
+
+    def __init__(
+        self,
+        *,
+        workers: int | None,
+        name: str,
+        max_pending: int | None,
+        nice: int,
+        spin: float,
+        delivery: str,
+        future_kind: str,
+    ) -> None: ...
+    def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> asyncio.Future[_T]: ...
+    def _submit_in_line(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> asyncio.Future[_T]: ...
+    def _when_idle(self) -> asyncio.Future[None]: ...
+    def _close(self) -> None: ...
+    def _join(self) -> None: ...
+    def _cancel_waiting(self) -> int: ...
+    def _running_names(self) -> list[str]: ...
+    def _is_on_own_thread(self) -> bool: ...
+    def _counters(self) -> dict[str, Any]: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+
+def usable_cpu_count() -> int:
+    """CPUs that this process may use: affinity and cgroup quota."""

@@ -1,0 +1,161 @@
+"""The asyncio door."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeVar
+
+from offgil import _core
+from offgil._stats import PoolStats, from_core
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def check_timeout(seconds: float) -> None:
+    """Raise TypeError or ValueError unless this is a number of seconds."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(
+            f"timeout must be a number of seconds or None, not {type(seconds).__name__}"
+        )
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"timeout must not be negative or NaN, but is {seconds}")
+
+
+class Pool(_core.Pool):
+    """A pool of C++ worker threads whose jobs asyncio code awaits.
+
+    ``workers`` threads run native functions (`NativeFunction`) without the GIL, and any other
+    Python callable with it; the default is the number of CPUs that this process may use. The
+    threads are called ``<name>-<n>``. One pool serves any number of event loops and threads at
+    once.
+
+    ``max_pending`` bounds the jobs that wait for a worker: `submit` then raises `PoolFull`, `run`
+    waits. ``nice`` is added to the threads' niceness. ``spin`` is how long, in seconds, an idle
+    worker looks for work before it sleeps; it buys latency for CPU time, is given up where it
+    does not pay, and is off when there are more workers than CPUs. ``delivery`` says how results
+    reach an event loop: ``"eventfd"`` (the loop watches a descriptor; no thread of the pool takes
+    the GIL), ``"callback"`` (one thread takes the GIL once per batch), or ``"auto"``: eventfd
+    where the loop can.
+
+        async with offgil.Pool(workers=4) as pool:
+            results = await asyncio.gather(*(pool.submit(fn, x) for x in range(100)))
+
+    Raises ValueError or TypeError for an argument that makes no sense, and PoolError when a
+    thread cannot start; then none is left behind.
+    """
+
+    # Which kind of future `submit` makes. Private: the second one is how the tests know what is
+    # right.
+    _future_kind: ClassVar[Literal["inline", "plain"]] = "inline"
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        name: str = "offgil",
+        max_pending: int | None = None,
+        nice: int = 0,
+        spin: float = 0.0,
+        delivery: Literal["auto", "eventfd", "callback"] = "auto",
+    ) -> None:
+        super().__init__(
+            workers=workers,
+            name=name,
+            max_pending=max_pending,
+            nice=nice,
+            spin=spin,
+            delivery=delivery,
+            future_kind=self._future_kind,
+        )
+        self._name = name
+
+    if TYPE_CHECKING:
+        # A C method of the base: wrapping it would cost more than the rest of submit.
+        def submit(
+            self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+        ) -> asyncio.Future[T]:
+            """Submit a job; return its future at once.
+
+            The job is accepted when this returns, and starts even if the event loop is blocked
+            from here on. Arguments of a native function are converted here: TypeError or
+            OverflowError name the function and the argument. A Python callable runs in a copy of
+            the caller's context.
+
+            The future is an `asyncio.Future`. Cancelling it while the job waits withdraws the
+            job, whose arguments are released at once; while the job runs, nobody waits for its
+            end. It raises what the job raised, with the job's name as a note; a C++ exception
+            becomes the Python one that pybind11 takes for it, or `NativeError`.
+
+            Never blocks. Raises PoolFull when ``max_pending`` jobs wait, PoolClosed after
+            `aclose`, PoolBroken in a forked child, RuntimeError where no event loop runs.
+            """
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a job and return its result; like `submit`, but wait for room in a full pool.
+
+        Those who wait are served in order, and before later submits. Cancelling one that waits
+        leaves no trace. Raises PoolClosed if the pool is closed first.
+        """
+        result: T = await self._submit_in_line(fn, *args, **kwargs)
+        return result
+
+    def stats(self) -> PoolStats:
+        """Return a consistent picture of all counters."""
+        return from_core(self._counters())
+
+    async def drain(self) -> None:
+        """Wait until no accepted job waits or runs.
+
+        Jobs submitted meanwhile are waited for as well. Raises RuntimeError inside one of the
+        pool's own jobs, which would wait for itself.
+        """
+        await self._when_idle()
+
+    async def aclose(self, *, cancel_pending: bool = False, timeout: float | None = None) -> None:
+        """Refuse new jobs, wait for the accepted ones, and end the threads.
+
+        With ``cancel_pending`` the jobs that have not started are cancelled. After ``timeout``
+        seconds TimeoutError names the jobs that still run; the pool stays closed, and another
+        call goes on waiting. May be called again, and by several at once: all wait. Raises
+        RuntimeError, and changes nothing, inside one of the pool's own jobs.
+        """
+        if timeout is not None:
+            check_timeout(timeout)
+        if self._is_on_own_thread():
+            raise RuntimeError(
+                "aclose() was called on a worker, by one of the jobs that it would have to wait for"
+            )
+        self._close()
+        if cancel_pending:
+            self._cancel_waiting()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._when_idle()
+        except TimeoutError:
+            running = ", ".join(self._running_names()) or "none"
+            raise TimeoutError(
+                f"the pool's jobs did not end within {timeout} s; still running: {running}"
+            ) from None
+        self._join()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        stats: dict[str, Any] = self._counters()
+        return (
+            f"<{type(self).__qualname__} {self._name!r} workers={self.workers} "
+            f"pending={stats['pending']} running={stats['running']}>"
+        )
