@@ -1,0 +1,261 @@
+"""How the benchmarks measure: in turn, in rounds, medians of per-round ratios."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import platform
+import statistics
+import sys
+import sysconfig
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from offgil import examples
+
+#: A round during which other processes used more CPUs than this is measured again.
+DISTURBED_CPUS = 0.25
+#: But a machine that never comes to rest must not keep a row from ending.
+MAX_EXTRA_ROUNDS = 2
+
+Measure = Callable[[], Awaitable[float]]
+
+
+class WrongResultError(Exception):
+    """A job returned something else than it had to: its speed is worth nothing."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound a figure should keep."""
+
+    limit: float
+    at_most: bool
+
+    def met_by(self, value: float) -> bool:
+        """Tell whether the value is on the right side of the limit."""
+        return value <= self.limit if self.at_most else value >= self.limit
+
+    def __str__(self) -> str:
+        return f"{'<=' if self.at_most else '>='} {_short(self.limit)}"
+
+
+def at_least(limit: float) -> Target:
+    """Return the target that a figure reaches this limit."""
+    return Target(limit, at_most=False)
+
+
+def at_most(limit: float) -> Target:
+    """Return the target that a figure stays within this limit."""
+    return Target(limit, at_most=True)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure with its range over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Summarize the values of all rounds."""
+        ordered = sorted(values)
+        return cls(statistics.median(ordered), ordered[0], ordered[-1])
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a figure, what it should be, and where it comes from."""
+
+    row: str
+    loop: str
+    what: str
+    unit: str
+    figure: Spread
+    target: Target | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the figure is as it should be; None where there is no target."""
+        return None if self.target is None else self.target.met_by(self.figure.median)
+
+
+@dataclass
+class Samples:
+    """What each contender reached, round by round."""
+
+    values: dict[str, list[float]]
+    disturbed_rounds: int = 0
+
+    def spread(self, name: str) -> Spread:
+        """Summarize one contender."""
+        return Spread.of(self.values[name])
+
+    def ratio(self, name: str, to: str) -> Spread:
+        """Summarize the ratio of two contenders within each round."""
+        pairs = zip(self.values[name], self.values[to], strict=True)
+        return Spread.of(ours / theirs for ours, theirs in pairs)
+
+    def remark(self) -> str:
+        """Say how many of the rounds that count were disturbed, if any."""
+        if not self.disturbed_rounds:
+            return ""
+        rounds = len(next(iter(self.values.values())))
+        return f"; {self.disturbed_rounds} of {rounds} rounds disturbed"
+
+
+async def take_turns(contenders: Mapping[str, Measure], rounds: int) -> Samples:
+    """Measure every contender once per round; repeat disturbed rounds, within reason."""
+    samples = Samples({name: [] for name in contenders})
+    extra = MAX_EXTRA_ROUNDS * rounds
+    done = 0
+    while done < rounds:
+        watch = CpuWatch()
+        values = {name: await _measure_calmly(measure) for name, measure in contenders.items()}
+        disturbed = watch.cpus_used_by_others() > DISTURBED_CPUS
+        if disturbed and extra:
+            extra -= 1
+            continue
+        samples.disturbed_rounds += disturbed
+        for name, value in values.items():
+            samples.values[name].append(value)
+        done += 1
+    return samples
+
+
+async def _measure_calmly(measure: Measure) -> float:
+    # The one before must neither leave its garbage nor its threads' last steps to this one.
+    gc.collect()
+    await asyncio.sleep(0.002)
+    return await measure()
+
+
+class CpuWatch:
+    """How much CPU other processes took, and the host stole, from here on."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._ticks = _cpu_ticks()
+        self._own = time.process_time()
+
+    def cpus_used_by_others(self) -> float:
+        """Return the CPUs that were busy, or stolen, and not with this process (0 if unknown)."""
+        busy = _cpu_ticks().busy - self._ticks.busy
+        own = time.process_time() - self._own
+        return max(0.0, busy - own) / self._elapsed()
+
+    def cpus_stolen(self) -> float:
+        """Return the CPUs the host took away (0 if unknown)."""
+        return (_cpu_ticks().stolen - self._ticks.stolen) / self._elapsed()
+
+    def _elapsed(self) -> float:
+        return max(time.perf_counter() - self._started, 1e-9)
+
+
+@dataclass(frozen=True)
+class _CpuTicks:
+    """Seconds since boot, over all CPUs; ``busy`` includes ``stolen``."""
+
+    busy: float
+    stolen: float
+
+
+def _cpu_ticks() -> _CpuTicks:
+    try:
+        first_line = Path("/proc/stat").read_text().partition("\n")[0]
+    except OSError:
+        return _CpuTicks(0.0, 0.0)
+    # user nice system idle iowait irq softirq steal
+    ticks = [int(text) / os.sysconf("SC_CLK_TCK") for text in first_line.split()[1:9]]
+    return _CpuTicks(busy=sum(ticks) - ticks[3] - ticks[4], stolen=ticks[7])
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the figures depend on."""
+
+    offgil: str = field(default_factory=lambda: version("offgil"))
+    optimized_build: bool = examples.optimized
+    python: str = platform.python_version()
+    python_debug: bool = bool(sysconfig.get_config_var("Py_DEBUG"))
+    uvloop: str | None = field(default_factory=lambda: _version_or_none("uvloop"))
+    platform: str = field(default_factory=platform.platform)
+    cpu: str = field(default_factory=lambda: _cpu_model())
+    usable_cpus: int = field(default_factory=lambda: len(usable_cpus()))
+
+    def warnings(self) -> list[str]:
+        """Return what makes these figures worth less."""
+        found = []
+        if not self.optimized_build:
+            found.append("offgil is a debug build")
+        if self.python_debug:
+            found.append("Python is a debug build")
+        if self.usable_cpus < 2:
+            found.append("only one CPU: two workers cannot run at once")
+        return found
+
+    def __str__(self) -> str:
+        return (
+            f"offgil {self.offgil}, Python {self.python}, uvloop {self.uvloop or '-'}, "
+            f"{self.usable_cpus} x {self.cpu}, {self.platform}"
+        )
+
+
+def usable_cpus() -> list[int]:
+    """Return the CPUs this process may run on."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _version_or_none(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Draw the lines as a table in plain text."""
+    header = ("row", "loop", "what", "figure", "[range]", "target", "", "absolute figures")
+    rows = [header, *(_cells(line) for line in lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    figure = line.figure
+    verdict = {True: "met", False: "NOT MET", None: ""}[line.met]
+    return (
+        line.row,
+        line.loop,
+        line.what,
+        f"{_short(figure.median)} {line.unit}",
+        f"[{_short(figure.low)} .. {_short(figure.high)}]",
+        str(line.target or ""),
+        verdict,
+        line.note,
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,118 @@
+"""What awaiting a job costs: offgil beside ``run_in_executor`` and the bare event loop.
+
+    python bench/overhead.py [--loop asyncio|uvloop|both] [--row NAME]... [--quick] [--json FILE]
+
+RIE is ``loop.run_in_executor`` on a ThreadPoolExecutor with two threads; the bare loop resolves its
+futures by one callback, with no threads at all. Everything compared takes turns within one process;
+figures are medians of per-round ratios, in brackets their range. Speed is never a pass condition:
+the exit code is 0 unless a result was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import load_rows
+import throughput_rows
+from measuring import CpuWatch, Environment, Line, table
+from settings import Settings
+
+Run = Callable[[Settings], Awaitable[list[Line]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A part of the table; ``loops`` are those on which it has targets."""
+
+    run: Run
+    loops: tuple[str, ...] = ("asyncio",)
+
+
+BOTH = ("asyncio", "uvloop")
+ROWS = {
+    "closed": Row(throughput_rows.closed, BOTH),
+    "gather": Row(throughput_rows.gather, BOTH),
+    "in-order": Row(throughput_rows.in_order),
+    "lambda": Row(throughput_rows.python_callable),
+    "wakeups": Row(throughput_rows.wakeups),
+    "one": Row(throughput_rows.one_at_a_time),
+    "submit": Row(throughput_rows.submit),
+    "memory": Row(load_rows.memory),
+    "lag": Row(load_rows.lag),
+    "parallel": Row(load_rows.parallel),
+}
+
+
+def main() -> int:
+    """Measure the rows asked for and print the table."""
+    options = _options()
+    environment = Environment()
+    print(environment)
+    for warning in environment.warnings():
+        print(f"warning: {warning}")
+    watch = CpuWatch()
+    lines = _measure(options, has_uvloop=environment.uvloop is not None)
+    others, stolen = watch.cpus_used_by_others(), watch.cpus_stolen()
+    print(f"meanwhile other processes used {others:.2f} CPUs, {stolen:.2f} of them stolen\n")
+    print(table(lines))
+    if options.json:
+        report = {
+            "environment": asdict(environment),
+            "cpus_used_by_others": others,
+            "cpus_stolen": stolen,
+            "lines": [asdict(line) | {"met": line.met} for line in lines],
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both")
+    parser.add_argument("--row", action="append", choices=ROWS, help="may be given several times")
+    parser.add_argument("--rounds", type=int, default=7, help="at least 5, for figures that count")
+    parser.add_argument("--quick", action="store_true", help="3 short rounds: does it run at all?")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if options.json:
+        try:
+            options.json.open("a").close()
+        except OSError as error:
+            parser.error(f"cannot write {str(options.json)!r}: {error.strerror}")
+    return options
+
+
+def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> list[Line]:
+    lines: list[Line] = []
+    for name in options.row or ROWS:
+        for loop in _loops(ROWS[name], options.loop):
+            if loop == "uvloop" and not has_uvloop:
+                print("uvloop is not installed: its lines are left out", file=sys.stderr)
+                continue
+            print(f"{name} on {loop} ...", file=sys.stderr, flush=True)
+            lines += _run(ROWS[name], Settings.chosen(loop, options.rounds, quick=options.quick))
+    return lines
+
+
+def _loops(row: Row, asked: str) -> Sequence[str]:
+    return row.loops if asked == "both" else (asked,)
+
+
+def _run(row: Row, settings: Settings) -> list[Line]:
+    async def run() -> list[Line]:
+        return await row.run(settings)
+
+    with asyncio.Runner(loop_factory=settings.loop_factory()) as runner:
+        return runner.run(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""The rows about the way there and back: jobs that do nothing, so that only the way costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import workloads
+from measuring import (
+    Line,
+    Samples,
+    Spread,
+    Target,
+    WrongResultError,
+    at_least,
+    at_most,
+    take_turns,
+    usable_cpus,
+)
+from settings import Settings
+from workloads import WORKERS, Contender, contenders, run_in_executor
+
+import offgil
+from offgil import examples
+
+#: How long an idle worker of the spinning pool looks for work: several times a round trip.
+SPIN_SECONDS = 200e-6
+#: `submit` is timed in batches of so many, after so many to warm up.
+SUBMIT_BATCH = 2_000
+WARM_UP_BATCHES = 20
+
+
+async def closed(settings: Settings) -> list[Line]:
+    """Measure a closed loop of 256 tasks."""
+    async with contenders() as who:
+        run = workloads.closed_loop
+        jobs = settings.jobs
+        for one in (who.offgil, who.rie, who.bare):
+            await run(one.submit, one.echo, 500)
+        samples = await take_turns(
+            {
+                "rie": partial(run, who.rie.submit, who.rie.echo, settings.rie_jobs),
+                "bare": partial(run, who.bare.submit, who.bare.echo, jobs),
+                "offgil": partial(run, who.offgil.submit, who.offgil.echo, jobs),
+            },
+            settings.rounds,
+        )
+    targets = {"asyncio": (25, 1.8), "uvloop": (20, 1.2)}[settings.loop]
+    return _against_both("closed", "closed loop of 256", settings, samples, targets)
+
+
+async def gather(settings: Settings) -> list[Line]:
+    """Measure one gather over all jobs; RIE gets as many."""
+    async with contenders() as who:
+        run = workloads.gather
+        for one in (who.offgil, who.rie, who.bare):
+            await run(one.submit, one.echo, 500)
+        samples = await take_turns(
+            {
+                name: partial(run, one.submit, one.echo, settings.burst)
+                for name, one in (("rie", who.rie), ("bare", who.bare), ("offgil", who.offgil))
+            },
+            settings.rounds,
+        )
+    targets = {"asyncio": (15, 1.5), "uvloop": (15, 1.1)}[settings.loop]
+    return _against_both("gather", f"gather of {settings.burst:,}", settings, samples, targets)
+
+
+async def in_order(settings: Settings) -> list[Line]:
+    """Measure futures that are awaited one after another."""
+    async with contenders() as who:
+        run = workloads.in_order
+        for one in (who.offgil, who.bare):
+            await run(one.submit, one.echo, 500)
+        samples = await take_turns(
+            {
+                name: partial(run, one.submit, one.echo, settings.burst)
+                for name, one in (("bare", who.bare), ("offgil", who.offgil))
+            },
+            settings.rounds,
+        )
+    target = at_least(1.5) if settings.loop == "asyncio" else None
+    what = f"{settings.burst:,} awaited in order"
+    return [_throughput("in-order", what, settings, samples, "bare", target)]
+
+
+async def python_callable(settings: Settings) -> list[Line]:
+    """Measure a closed loop of jobs that are Python."""
+    echo: Callable[[int], int] = lambda x: x  # noqa: E731 - a lambda is what is measured
+    async with contenders() as who:
+        run = workloads.closed_loop
+        for one in (who.offgil, who.rie):
+            await run(one.submit, echo, 500)
+        before = who.pool.stats()
+        samples = await take_turns(
+            {
+                "rie": partial(run, who.rie.submit, echo, settings.rie_jobs),
+                "offgil": partial(run, who.offgil.submit, echo, settings.jobs),
+            },
+            settings.rounds,
+        )
+        after = who.pool.stats()
+    target = at_least(10) if settings.loop == "asyncio" else None
+    acquisitions = after.gil_acquisitions - before.gil_acquisitions
+    per_job = acquisitions / max(1, after.completed - before.completed)
+    remark = f"; the GIL taken {per_job:.3g} times per job"
+    return [
+        _throughput(
+            "lambda", "closed loop, a Python lambda", settings, samples, "rie", target, remark
+        )
+    ]
+
+
+async def wakeups(settings: Settings) -> list[Line]:
+    """Count how often the event loop is woken under load."""
+    per_hundred = []
+    async with offgil.Pool(WORKERS) as pool:
+        await workloads.closed_loop(pool.submit, examples.echo, 500)
+        start = pool.stats()
+        for _ in range(settings.rounds):
+            before = pool.stats().wakeups
+            await workloads.closed_loop(pool.submit, examples.echo, settings.jobs)
+            per_hundred.append(100 * (pool.stats().wakeups - before) / settings.jobs)
+        end = pool.stats()
+    jobs, batches = end.completed - start.completed, end.batches - start.batches
+    return [
+        Line(
+            "wakeups",
+            settings.loop,
+            "eventfd writes, closed loop of 256",
+            "per 100 jobs",
+            Spread.of(per_hundred),
+            at_most(1),
+            f"{batches:,} batches for {jobs:,} jobs; "
+            f"the GIL taken {end.gil_acquisitions - start.gil_acquisitions} times",
+        )
+    ]
+
+
+async def one_at_a_time(settings: Settings) -> list[Line]:
+    """Measure single round trips, the loop's thread on one CPU and the workers on another."""
+    cpus = usable_cpus()
+    if sys.platform != "linux" or len(cpus) < 2:
+        print("one at a time: needs Linux and two CPUs, left out", file=sys.stderr)
+        return []
+    here, there = cpus[:2]
+    jobs = 100 if settings.quick else 1_000
+    async with (
+        offgil.Pool(WORKERS, name="bench-one") as pool,
+        offgil.Pool(WORKERS, name="bench-spin", spin=SPIN_SECONDS) as spinning,
+    ):
+        _pin_threads_named("bench-one", there)
+        _pin_threads_named("bench-spin", there)
+        # Python names its threads for the kernel only from 3.14 on: they pin themselves.
+        pin_worker = partial(os.sched_setaffinity, 0, {there})
+        with ThreadPoolExecutor(WORKERS, initializer=pin_worker) as executor, _pinned(here):
+            rie = Contender(run_in_executor(executor), examples.echo_nogil)
+            trips = {
+                "rie": partial(workloads.one_at_a_time, rie.submit, rie.echo, jobs // 3),
+                "offgil": partial(workloads.one_at_a_time, pool.submit, examples.echo, jobs),
+                "spin": partial(workloads.one_at_a_time, spinning.submit, examples.echo, jobs),
+            }
+            for trip in trips.values():
+                await trip()
+            samples = await take_turns(trips, settings.rounds)
+    return [
+        _trip("one job at a time, pinned", settings, samples, "offgil", at_most(1 / 2.5)),
+        _trip(f"the same, spin={SPIN_SECONDS:g}", settings, samples, "spin", at_most(1 / 4)),
+    ]
+
+
+async def submit(settings: Settings) -> list[Line]:
+    """Time `submit` alone, on a warm pool that works meanwhile."""
+    calls, batches = [], []
+    async with offgil.Pool(WORKERS) as pool:
+        submit, echo = pool.submit, examples.echo
+        for batch in range(WARM_UP_BATCHES + 30 * settings.rounds):
+            started = time.perf_counter()
+            futures = [submit(echo, 1) for _ in range(SUBMIT_BATCH)]
+            submitted = time.perf_counter()
+            results = await asyncio.gather(*futures)
+            called = time.perf_counter()
+            direct = [echo(1) for _ in range(SUBMIT_BATCH)]
+            if batch >= WARM_UP_BATCHES:
+                batches.append((submitted - started) / SUBMIT_BATCH * 1e9)
+                calls.append((time.perf_counter() - called) / SUBMIT_BATCH * 1e9)
+            if results != direct or results != [1] * SUBMIT_BATCH:
+                raise WrongResultError("submit")
+    return [
+        Line(
+            "submit",
+            settings.loop,
+            "submit(echo, 1), warm, its argument included",
+            "ns",
+            Spread.of(batches),
+            at_most(400),
+            f"fastest batch {min(batches):.0f} ns; the direct call echo(1) "
+            f"{statistics.median(calls):.0f} ns",
+        )
+    ]
+
+
+@contextmanager
+def _pinned(cpu: int) -> Iterator[None]:
+    """Keep the calling thread on one CPU."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _pin_threads_named(prefix: str, cpu: int) -> None:
+    found = [
+        int(task.name)
+        for task in Path("/proc/self/task").iterdir()
+        if (task / "comm").read_text().startswith(prefix)
+    ]
+    if len(found) < WORKERS:
+        raise RuntimeError(f"found {len(found)} threads named {prefix!r}, not {WORKERS}")
+    for thread in found:
+        os.sched_setaffinity(thread, {cpu})
+
+
+def _against_both(
+    row: str, what: str, settings: Settings, samples: Samples, targets: tuple[float, float]
+) -> list[Line]:
+    return [
+        _throughput(row, what, settings, samples, reference, at_least(target))
+        for reference, target in zip(("rie", "bare"), targets, strict=True)
+    ]
+
+
+def _throughput(
+    row: str,
+    what: str,
+    settings: Settings,
+    samples: Samples,
+    reference: str,
+    target: Target | None,
+    remark: str = "",
+) -> Line:
+    name = {"rie": "RIE", "bare": "the bare loop"}[reference]
+    ours, theirs = samples.spread("offgil").median, samples.spread(reference).median
+    return Line(
+        row,
+        settings.loop,
+        what,
+        f"x {name}",
+        samples.ratio("offgil", reference),
+        target,
+        f"{ours / 1e3:.1f} against {theirs / 1e3:.1f} k jobs/s{remark}{samples.remark()}",
+    )
+
+
+def _trip(what: str, settings: Settings, samples: Samples, name: str, target: Target) -> Line:
+    ours, theirs = samples.spread(name).median, samples.spread("rie").median
+    return Line(
+        "one",
+        settings.loop,
+        what,
+        "of RIE's time",
+        samples.ratio(name, "rie"),
+        target,
+        f"{ours * 1e6:.1f} against {theirs * 1e6:.1f} us{samples.remark()}",
+    )
