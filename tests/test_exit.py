@@ -30,9 +30,15 @@ PRELUDE = """
     offgil.Pool._future_kind = kind
     warnings.simplefilter("ignore", DeprecationWarning)  # os.fork with threads
 
-    new_loop = asyncio.SelectorEventLoop
     if loop_kind == "uvloop":
-        from uvloop import new_event_loop as new_loop
+        from uvloop import new_event_loop as loop_class
+    else:
+        loop_class = asyncio.SelectorEventLoop
+
+    def new_loop():
+        loop = loop_class()
+        loop.slow_callback_duration = 60  # debug mode must not speak of a slow machine
+        return loop
 
     def run(main):
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -284,6 +290,54 @@ def test_an_interrupt_during_the_final_join_does_no_harm() -> None:
         # an impatient user may also get the signal's own exit.
         assert done.returncode in (0, -signal.SIGINT), explain(done)
         assert "Fatal" not in done.stderr and "terminate" not in done.stderr, explain(done)
+
+
+KILLED = (
+    PRELUDE
+    + """
+    async def in_callback():
+        # The loop's thread is most of the time in Python code that the drain has called.
+        async with new_pool() as pool:
+            while True:
+                future = pool.submit(ex.echo, 1)
+                future.add_done_callback(lambda _: time.sleep(0.001))
+                await future
+                started.set()
+
+    def in_release():
+        while True:
+            ex.recurse_release(200)
+            started.set()
+
+    def in_pools():
+        while True:
+            new_pool()
+            started.set()
+
+    bodies = {"callback": lambda: run(in_callback()), "release": in_release, "pools": in_pools}
+
+    def body():
+        try:
+            bodies[sys.argv[4]]()
+        except BaseException:
+            pass  # when the exit has begun, the pool says so
+
+    for _ in range(4):
+        started = threading.Event()
+        threading.Thread(target=body, daemon=True).start()
+        started.wait()
+    raise ZeroDivisionError("the end")
+"""
+)
+
+
+@pytest.mark.timeout(60 + 3 * REPEATS)
+@pytest.mark.parametrize("where", ["callback", "release", "pools"])
+def test_a_daemon_thread_may_be_killed_inside_our_frames(where: str) -> None:
+    """It wants the GIL while Python finalizes: the exit goes on without it."""
+    for done in runs(KILLED, where):
+        assert done.returncode == 1, explain(done)
+        assert done.stderr.splitlines()[-1] == "ZeroDivisionError: the end", explain(done)
 
 
 AT_EXIT = (

@@ -64,7 +64,7 @@ void gil_lane::retire() noexcept {
   this_thread = {};
 }
 
-resident::resident() { residents().push_back(this); }
+void resident::move_in() { residents().push_back(this); }
 
 resident::~resident() { std::erase(residents(), this); }
 

@@ -29,10 +29,13 @@ class gil_lane final : public lane {
 // killed in the middle of C++ (up to 3.13) or hangs for ever (from 3.14). All with the GIL held.
 class resident {
  public:
-  resident();
+  resident() = default;
   virtual ~resident();
   resident(const resident&) = delete;
   resident& operator=(const resident&) = delete;
+
+  // To be called when the object is complete: from here on it may be told to leave.
+  void move_in();
 
   // Called once, from an atexit handler: after the non-daemon threads have ended, so that those may use a
   // pool to their end, and before finalization. May leave an exception set: an interrupt that came meanwhile.

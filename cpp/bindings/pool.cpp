@@ -252,14 +252,21 @@ std::unique_ptr<pool> make_pool(const py::object& workers, const py::object& nam
                                .spin = spin_argument(spin)};
   const delivery chosen = delivery_argument(by);
   future_style& style = style_argument(future_kind);
-  if (is_exiting())
-    raise(exceptions::get().pool_closed, "no pool can be made while the interpreter is shutting down");
+  const auto refuse_at_exit = [] {
+    if (is_exiting())
+      raise(exceptions::get().pool_closed, "no pool can be made while the interpreter is shutting down");
+  };
+  refuse_at_exit();
   pool_core::purge_all();
+  std::shared_ptr<pool_core> core;
   try {
-    return std::make_unique<pool>(std::make_shared<pool_core>(std::move(options), chosen, style));
+    core = std::make_shared<pool_core>(std::move(options), chosen, style);
   } catch (const std::system_error& e) {
     raise(exceptions::get().pool_error, e.what());
   }
+  refuse_at_exit();  // it may have begun while the threads started, with the GIL released
+  core->move_in();
+  return std::make_unique<pool>(std::move(core));
 }
 
 }  // namespace

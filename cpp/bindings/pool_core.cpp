@@ -149,8 +149,9 @@ void pool_core::join() noexcept {
 
 // Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait.
 void pool_core::leave_interpreter() noexcept {
+  const auto alive = weak_from_this().lock();
+  if (!alive) return;  // being destroyed, which waits for the threads
   if (engine_->was_left_behind_by_fork()) return;
-  const auto alive = shared_from_this();
   engine_->close();
   py::object interrupt;
   for (bool finished = false; !finished;) {
