@@ -20,7 +20,7 @@ constexpr unsigned resolved_at_once = 1024;
 // How much work may be queued before a parked worker is called for it, in estimated run time and in jobs, and
 // how short a job must be known to be to wait for others.
 constexpr run_time_estimate::nanoseconds most_work_owed = run_queue::portion;
-constexpr unsigned most_jobs_owed = 256;
+constexpr unsigned most_jobs_owed = 128;
 constexpr run_time_estimate::nanoseconds short_enough_to_wait{5'000};
 
 bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }

@@ -57,21 +57,22 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   pool_core& core() const noexcept { return *core_; }
 
   // A place in flight, taken before a job exists: making one runs Python code, during which another thread
-  // may close the pool, and must not detach the channel.
+  // may close the pool, and must not detach the channel. It keeps the channel alive.
   class place {
    public:
-    explicit place(std::shared_ptr<loop_channel> on) noexcept : on_(std::move(on)) { ++on_->in_flight_; }
+    explicit place(loop_channel& on) noexcept : on_(on) { ++on_.in_flight_; }
     ~place() {
-      if (on_) on_->leave();
+      if (!is_taken_) on_.leave();
     }
     place(const place&) = delete;
     place& operator=(const place&) = delete;
 
-    loop_channel& channel() const noexcept { return *on_; }
-    void is_taken() noexcept { on_.reset(); }  // by a job, until it is handed back
+    loop_channel& channel() const noexcept { return on_; }
+    void is_taken() noexcept { is_taken_ = true; }  // by a job, until it is handed back
 
    private:
-    std::shared_ptr<loop_channel> on_;
+    loop_channel& on_;
+    bool is_taken_ = false;
   };
 
   // Whether the pool has taken the job; only then it has a destination. The caller holds a place for it.

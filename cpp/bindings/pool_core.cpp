@@ -36,16 +36,16 @@ pool_core::~pool_core() {
 
 // ---- channels ----
 
-std::shared_ptr<loop_channel> pool_core::channel() {
-  if (last_used_ && last_used_->is_known_to_run()) return last_used_;
+loop_channel& pool_core::channel() {
+  if (last_used_ && last_used_->is_known_to_run()) return *last_used_;
   const py::object loop = running_loop();
-  if (last_used_ && last_used_->is_for(loop.ptr())) return last_used_;
+  if (last_used_ && last_used_->is_for(loop.ptr())) return *last_used_;
   const auto known = std::find_if(channels_.begin(), channels_.end(),
                                   [&](const auto& each) { return each->is_for(loop.ptr()); });
   // Not by way of last_used_: connecting runs Python code, and other threads change that.
   auto found = known != channels_.end() ? *known : connect(loop);
   last_used_ = found;
-  return found;
+  return *found;
 }
 
 bool pool_core::has_channel() const {
@@ -170,7 +170,7 @@ void pool_core::leave_interpreter() noexcept {
   const auto seen = channels_;
   for (const auto& each : seen) {
     each->drop_arrived_threadsafe();
-    remove(*each);
+    if (each->in_flight() == 0) remove(*each);  // a daemon thread may be inside submit()
   }
   if (interrupt) restore_raised(std::move(interrupt));
 }

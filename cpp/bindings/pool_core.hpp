@@ -48,7 +48,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
 
   // The channel of the running loop; made when it is new. Throws RuntimeError where no loop runs, and OSError
   // where no descriptor or thread can be had.
-  std::shared_ptr<loop_channel> channel();
+  loop_channel& channel();
 
   // Whether there is one already. Throws as above.
   bool has_channel() const;

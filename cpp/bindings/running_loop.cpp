@@ -1,9 +1,29 @@
 // running_loop.cpp - which event loop runs on this thread.
 #include "running_loop.hpp"
 
+#include <cstdint>
+
 #include "names.hpp"
 
 namespace offgil::python {
+namespace {
+
+PyObject* look_up(PyObject* of_thread) noexcept {
+  PyObject* const token = PyDict_GetItemWithError(of_thread, names::get().running_event_loop);
+  if (token == nullptr) PyErr_Clear();
+  return token;
+}
+
+#if PY_VERSION_HEX < 0x030E0000
+std::uint64_t version_of(PyObject* dict) noexcept {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // since 3.12; gone in 3.14
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#pragma GCC diagnostic pop
+}
+#endif
+
+}  // namespace
 
 py::object running_loop() {
   static PyObject* const get =
@@ -16,9 +36,20 @@ py::object running_loop() {
 PyObject* running_loop_token() noexcept {
   PyObject* const of_thread = PyThreadState_GetDict();
   if (of_thread == nullptr) return nullptr;
-  PyObject* const token = PyDict_GetItemWithError(of_thread, names::get().running_event_loop);
-  if (token == nullptr) PyErr_Clear();
-  return token;
+#if PY_VERSION_HEX < 0x030E0000
+  // No two states of any dicts have the same version (PEP 509).
+  struct answer {
+    std::uint64_t version = 0;
+    PyObject* token = nullptr;
+  };
+  thread_local answer last;
+  const std::uint64_t version = version_of(of_thread);
+  if (version == last.version) return last.token;
+  last = {version, look_up(of_thread)};
+  return last.token;
+#else
+  return look_up(of_thread);
+#endif
 }
 
 }  // namespace offgil::python

@@ -43,16 +43,8 @@ class completion_queue {
 
   // Consumer only: takes what has arrived, oldest first, and leaves the queue attended.
   job_list take() noexcept {
-    job* newest_first = head_.exchange(attended(), std::memory_order_acquire);
-    if (newest_first == attended()) return {};
-    job* oldest_first = nullptr;
-    while (newest_first != nullptr) {
-      job* following = newest_first->next;
-      newest_first->next = oldest_first;
-      oldest_first = newest_first;
-      newest_first = following;
-    }
-    return job_list(oldest_first);
+    job* const newest = head_.exchange(attended(), std::memory_order_acquire);
+    return newest == attended() ? job_list() : job_list::from_newest(newest);
   }
 
   // Consumer only: stops attending. False when something has arrived since the last take().

@@ -28,6 +28,19 @@ class job_list {
     while (chain != nullptr) push_back(*std::exchange(chain, chain->next));
   }
 
+  // Takes a chain that is linked newest first and ends in null.
+  static job_list from_newest(job* newest) noexcept {
+    job_list oldest_first;
+    oldest_first.tail_ = newest;
+    while (newest != nullptr) {
+      __builtin_prefetch(newest->ended_before);
+      job* const older = std::exchange(newest->next, oldest_first.head_);
+      oldest_first.head_ = std::exchange(newest, older);
+      ++oldest_first.size_;
+    }
+    return oldest_first;
+  }
+
   bool empty() const noexcept { return head_ == nullptr; }
   std::size_t size() const noexcept { return size_; }
   job* front() const noexcept { return head_; }
@@ -37,6 +50,13 @@ class job_list {
     (empty() ? head_ : tail_->next) = &j;
     tail_ = &j;
     ++size_;
+  }
+
+  void push_back(job_list&& other) noexcept {
+    if (other.empty()) return;
+    (empty() ? head_ : tail_->next) = std::exchange(other.head_, nullptr);
+    tail_ = std::exchange(other.tail_, nullptr);
+    size_ += std::exchange(other.size_, 0);
   }
 
   void push_front(job_list&& other) noexcept {

@@ -21,13 +21,18 @@ nanoseconds expected(const job& j) noexcept {
 
 }  // namespace
 
-run_queue::run_queue() { levels_.try_emplace(0); }
+run_queue::run_queue() : ordinary_(levels_[0]) {}
 
 void run_queue::open_level(int priority) { levels_.try_emplace(priority); }
 
 void run_queue::push(job& j) {
   levels_[j.priority].push_back(j);
   ++size_;
+}
+
+void run_queue::push_ordinary(job_list&& jobs) noexcept {
+  size_ += jobs.size();
+  ordinary_.push_back(std::move(jobs));
 }
 
 void run_queue::push_front(job_list&& claimed_before) {

@@ -28,6 +28,7 @@ class run_queue {
   // Only the first job of a priority needs memory: throws std::bad_alloc then, and nothing has changed.
   // open_level() has it done beforehand.
   void push(job& j);
+  void push_ordinary(job_list&& jobs) noexcept;  // of priority 0, which needs no memory
   void open_level(int priority);
   void push_front(job_list&& claimed_before);  // jobs that a worker could not get to, oldest first
 
@@ -57,6 +58,7 @@ class run_queue {
   job_list* next_level(bool lowest) noexcept;
 
   levels levels_;  // levels stay once they have been used: there are few, and erasing would allocate again
+  job_list& ordinary_;
   std::size_t size_ = 0;
   unsigned claims_ = 0;
 };

@@ -59,6 +59,7 @@ void worker_pool::on_thread_end() noexcept {
 }
 
 worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wake) {
+  if (wake == wake_up::may_wait && take_unlocked(j)) return admission::accepted;
   j.submitted_at = clock::now();
   job_list gone;
   bool call = false;
@@ -86,10 +87,7 @@ worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wak
       accept(j);
     }
     if (!j.accepted) answer = admission::in_line;
-    if (wake == wake_up::may_wait && sentinel_runs_)
-      wake_up_owed_ = true;
-    else
-      call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
   }
   hand_back(std::move(gone));
   if (call) threads_.call();
@@ -100,8 +98,8 @@ void worker_pool::flush_wake_up() noexcept {
   bool call = false;
   {
     const std::lock_guard lock(mutex_);
-    if (std::exchange(wake_up_owed_, false) && !queue_.empty() && searching_ == 0)
-      call = reserve_parked_worker();
+    collect();
+    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
   }
   if (call) threads_.call();
 }
@@ -124,6 +122,7 @@ std::size_t worker_pool::cancel_waiting() noexcept {
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
+    collect();
     for (const auto& each : workers_)
       queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_acq_rel)));
     withdrawn = queue_.take_all();
@@ -169,6 +168,7 @@ void worker_pool::close() noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (closed_.exchange(true, std::memory_order_relaxed)) return;
+    queue_.push_ordinary(intake_.close());
     refused = std::move(line_);
     line_length_.store(0, std::memory_order_relaxed);
     for (job* j = refused.front(); j != nullptr; j = j->next) {
@@ -249,16 +249,17 @@ void worker_pool::pump() noexcept {
 run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept {
   std::unique_lock lock(mutex_);
   if (!std::exchange(self.searching, true) && !counted) ++searching_;
-  if (queue_.empty() && spin_.count() > 0) {
+  if (queue_.empty() && intake_.empty() && spin_.count() > 0) {
     lock.unlock();
     look_for_work_a_while();
     lock.lock();
   }
+  if (queue_.empty()) collect();
   if (queue_.empty()) {
     stop_searching(self);
     ++parked_;
     const bool closed = closed_.load(std::memory_order_relaxed);
-    const bool start = !closed && !std::exchange(sentinel_runs_, true);
+    const bool start = !closed && !sentinel_runs_.exchange(true, std::memory_order_relaxed);
     const bool idle = is_idle();
     job_list told = idle ? std::move(idle_watchers_) : job_list();
     lock.unlock();
@@ -275,7 +276,7 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
                     (!self.searching || queue_.is_worth_another_worker()) && reserve_parked_worker();
   // Who goes on counting as searching while it runs something, or has jobs standing behind that, must be
   // watched: the estimate may be wrong.
-  const bool start = portion.is_short && !std::exchange(sentinel_runs_, true);
+  const bool start = portion.is_short && !sentinel_runs_.exchange(true, std::memory_order_relaxed);
   lock.unlock();
   if (call) threads_.call();
   if (start) threads_.tick_after(sentinel_period);
@@ -287,7 +288,7 @@ void worker_pool::stop_searching(worker& self) noexcept {
 }
 
 bool worker_pool::is_idle() const noexcept {
-  return queue_.empty() && parked_ == workers() && withdrawals_ == 0;
+  return queue_.empty() && intake_.empty() && parked_ == workers() && withdrawals_ == 0;
 }
 
 void worker_pool::run(worker& self, job_list jobs) noexcept {
@@ -330,6 +331,7 @@ void worker_pool::run_one(worker& self, job& j) noexcept {
   self.current.store(nullptr, std::memory_order_relaxed);
   const auto before = j.state.exchange(job_state::done, std::memory_order_acq_rel);
   self.counters.count_end(j.succeeded, before == job_state::abandoned);
+  self.note_end(j);
   j.destination->push(j);
 }
 
@@ -343,7 +345,7 @@ bool worker_pool::look_for_work_a_while() noexcept {
   bool found = false;
   do {
     for (int i = 0; i < 8; ++i) relax();
-    found = queue_length_.load(std::memory_order_relaxed) != 0;
+    found = queue_length_.load(std::memory_order_relaxed) != 0 || !intake_.empty();
   } while (!found && !is_closed() && clock::now() < until);
   const int credit = spin_credit_.load(std::memory_order_relaxed);
   spin_credit_.store(found ? std::min(credit + 2, most_credit) : std::max(credit - 1, 0),
@@ -365,10 +367,32 @@ bool worker_pool::has_room() const noexcept {
 }
 
 void worker_pool::accept(job& j) {
+  collect();       // who came first goes first
   queue_.push(j);  // may throw on a new priority, before anything has changed
   j.accepted = true;
   queue_length_.store(queue_.size(), std::memory_order_relaxed);
   submitted_.fetch_add(1, std::memory_order_release);
+}
+
+// The way in without the mutex, for a job that may wait for company. It is open while the sentinel runs,
+// which collects what nobody else does. Not under a bound, which is the mutex's to keep, and not for
+// priorities that may need memory.
+bool worker_pool::take_unlocked(job& j) noexcept {
+  if (max_pending_ != 0 || j.priority != 0 || !sentinel_runs_.load(std::memory_order_relaxed)) return false;
+  j.accepted = true;
+  submitted_.fetch_add(1, std::memory_order_relaxed);  // before anybody can start it
+  if (!intake_.push(j)) {
+    submitted_.fetch_sub(1, std::memory_order_relaxed);
+    j.accepted = false;
+    return false;
+  }
+  if (!sentinel_runs_.load(std::memory_order_seq_cst)) flush_wake_up();  // it stopped meanwhile
+  return true;
+}
+
+void worker_pool::collect() noexcept {
+  queue_.push_ordinary(intake_.take());
+  queue_length_.store(queue_.size(), std::memory_order_relaxed);
 }
 
 // Lets those in line in, as far as there is room. Returns the ones who had given up, to be handed back.
@@ -401,7 +425,6 @@ bool worker_pool::reserve_parked_worker() noexcept {
   if (parked_ == 0) return false;
   --parked_;
   ++searching_;
-  wake_up_owed_ = false;
   return true;
 }
 
@@ -417,10 +440,13 @@ void worker_pool::sentinel_tick() noexcept {
     const bool watching = recover_stuck_portions();
     const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed);
     const bool traffic = std::exchange(submitted_at_last_tick_, submitted) != submitted;
-    if (!queue_.empty() && searching_ == 0) work = reserve_parked_worker();
-    sentinel_runs_ = traffic || watching || !queue_.empty();
-    if (!sentinel_runs_ && !work) return;
-    if (sentinel_runs_) threads_.tick_after(sentinel_period);
+    sentinel_runs_.store(traffic || watching, std::memory_order_seq_cst);
+    collect();  // after that: a job that is not in yet will find that nobody watches
+    if (!queue_.empty()) {
+      sentinel_runs_.store(true, std::memory_order_relaxed);
+      work = searching_ == 0 && reserve_parked_worker();
+    }
+    if (sentinel_runs_.load(std::memory_order_relaxed)) threads_.tick_after(sentinel_period);
   }
   if (work) pump();
 }

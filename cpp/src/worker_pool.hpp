@@ -13,6 +13,7 @@
 #include "completion_queue.hpp"
 #include "cpu_count.hpp"
 #include "fork.hpp"
+#include "intake.hpp"
 #include "io_threads.hpp"
 #include "job.hpp"
 #include "run_queue.hpp"
@@ -32,7 +33,9 @@ struct worker;
 // next one: workers wake one at a time, as the backlog warrants.
 //
 // All of this is decided under one mutex, so that "nothing to do, park" and "push, nobody searches, call one"
-// cannot miss each other.
+// cannot miss each other. Jobs that may wait a little for others pass the mutex by: they collect in the
+// intake, and whoever takes the mutex for something else moves them to the run queue; at the latest the
+// sentinel does.
 class worker_pool final : private io_threads::guest {
  public:
   struct options {
@@ -59,9 +62,8 @@ class worker_pool final : private io_threads::guest {
   // Takes the job over if it is `accepted`, or if it stands `in_line` until one of the waiting jobs starts;
   // otherwise it stays the caller's. A job in line is handed back `refused` when the pool closes first.
   //
-  // `may_wait`: the job is queued and any worker that is awake takes it, but a parked worker need not be
-  // called yet. The caller promises to call flush_wake_up() soon; if it does not, a timer does within about a
-  // millisecond.
+  // `may_wait`: any worker that is awake may take the job, but none need be called yet. The caller promises
+  // to call flush_wake_up() soon; if it does not, a timer does within about a millisecond.
   admission submit(job& j, when_full policy = when_full::refuse, wake_up wake = wake_up::now);
   void flush_wake_up() noexcept;
 
@@ -109,6 +111,8 @@ class worker_pool final : private io_threads::guest {
   void let_threads_end() noexcept;
   bool look_for_work_a_while() noexcept;
 
+  bool take_unlocked(job& j) noexcept;
+  void collect() noexcept;
   bool has_room() const noexcept;
   void accept(job& j);
   job_list admit_from_line() noexcept;
@@ -123,20 +127,21 @@ class worker_pool final : private io_threads::guest {
   const std::chrono::nanoseconds spin_;
   const process_generation born_in_;
 
-  mutable std::mutex mutex_;
+  intake intake_;
+  std::atomic<std::uint64_t> submitted_{0};
+
+  alignas(64) mutable std::mutex mutex_;
   // Guarded by mutex_:
   run_queue queue_;
   job_list line_;  // jobs that wait for room in queue_
   job_list idle_watchers_;
-  std::atomic<std::uint64_t> submitted_{0};          // written under mutex_, read anywhere
-  std::atomic<std::uint64_t> cancelled_waiting_{0};  // likewise
+  std::atomic<std::uint64_t> cancelled_waiting_{0};  // written under mutex_, read anywhere
   std::atomic<std::uint64_t> rejected_{0};           // likewise
   unsigned parked_ = 0;
   unsigned searching_ = 0;
-  unsigned withdrawals_ = 0;  // calls of cancel_waiting() that have jobs yet to hand back
-  bool wake_up_owed_ = false;
-  bool sentinel_runs_ = false;
-  std::atomic<bool> closed_{false};  // likewise
+  unsigned withdrawals_ = 0;                // calls of cancel_waiting() that have jobs yet to hand back
+  std::atomic<bool> sentinel_runs_{false};  // likewise
+  std::atomic<bool> closed_{false};         // likewise
 
   // Hints, read without the mutex and never relied upon alone:
   std::atomic<std::size_t> line_length_{0};
