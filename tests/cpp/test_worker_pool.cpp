@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <ctime>
@@ -116,6 +117,30 @@ TEST(worker_pool, runs_every_one_of_many_jobs_once_and_hands_it_back_where_it_be
   }
   for (consumer& one : back) EXPECT_TRUE(one.has_nothing());
   EXPECT_EQ(pool.stats().completed, jobs.size());
+}
+
+// Also where some of them take the way in without the mutex, which only the sentinel's presence opens.
+TEST(worker_pool, runs_jobs_in_the_order_in_which_they_came) {
+  consumer back;
+  std::vector<std::size_t> order;  // one worker writes
+  kind_of note([&order](test_job& j) { order.push_back(j.id); });
+  worker_pool pool(with_workers(1));
+  test_job brings_the_sentinel(note, back.queue);
+  pool.submit(brings_the_sentinel);
+  ASSERT_TRUE(back.receive(1));
+  order.clear();
+  blocker worker(back);
+  ASSERT_TRUE(worker.occupies_a_worker_of(pool));
+  std::array<test_job, 64> jobs;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    jobs[i].id = i;
+    const auto wake = i % 4 == 3 ? worker_pool::wake_up::now : worker_pool::wake_up::may_wait;
+    pool.submit(jobs[i].prepare(note, back.queue), worker_pool::when_full::refuse, wake);
+  }
+  worker.release();
+  ASSERT_TRUE(back.receive(jobs.size() + 1));
+  ASSERT_EQ(order.size(), jobs.size());
+  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
 }
 
 TEST(worker_pool, runs_the_higher_priority_first) {
