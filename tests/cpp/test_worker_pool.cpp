@@ -124,6 +124,7 @@ TEST(worker_pool, runs_jobs_in_the_order_in_which_they_came) {
   consumer back;
   std::vector<std::size_t> order;  // one worker writes
   kind_of note([&order](test_job& j) { order.push_back(j.id); });
+  testing::train(note, testing::very_short);
   worker_pool pool(with_workers(1));
   test_job brings_the_sentinel(note, back.queue);
   pool.submit(brings_the_sentinel);
