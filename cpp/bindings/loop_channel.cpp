@@ -1,6 +1,7 @@
 // loop_channel.cpp - the way of jobs from one event loop to a pool, and back.
 #include "loop_channel.hpp"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -17,10 +18,11 @@ constexpr std::chrono::milliseconds time_budget{1};
 constexpr unsigned callbacks_per_look = 16;
 // Futures that are resolved before the first of their callbacks runs.
 constexpr unsigned resolved_at_once = 1024;
-// How much work may be queued before a parked worker is called for it, in estimated run time and in jobs, and
-// how short a job must be known to be to wait for others.
-constexpr run_time_estimate::nanoseconds most_work_owed = run_queue::portion;
-constexpr unsigned most_jobs_owed = 128;
+// How much may be queued before a parked worker is called for it: work that is worth the call; or half of
+// what is in flight, so that the other half has results to give meanwhile, but never just a few. And how
+// short a job must be known to be to wait for others.
+constexpr run_time_estimate::nanoseconds most_work_owed = run_queue::worth_a_wake_up;
+constexpr std::size_t fewest_jobs_owed = 64;
 constexpr run_time_estimate::nanoseconds short_enough_to_wait{5'000};
 
 bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }
@@ -127,6 +129,7 @@ worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) noexcept {
   const run_time_estimate& estimate = j.kind->estimate;
   const bool is_short = estimate.known() && estimate.value() < short_enough_to_wait;
   work_owed_ += estimate.value();
+  const auto most_jobs_owed = std::max(fewest_jobs_owed, in_flight_ / 2);
   if (!is_short || in_flight_ == 1 || ++jobs_owed_ >= most_jobs_owed || work_owed_ >= most_work_owed) {
     forget_what_is_owed();
     return worker_pool::wake_up::now;

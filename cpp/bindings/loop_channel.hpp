@@ -131,7 +131,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   job_list resolved_;  // callbacks pending
   std::size_t in_flight_ = 0;
   std::uint64_t delivered_ = 0;
-  unsigned jobs_owed_ = 0;  // queued since a worker was last called
+  std::size_t jobs_owed_ = 0;  // queued since a worker was last called
   run_time_estimate::nanoseconds work_owed_{0};
   unsigned draining_ = 0;  // more than one where a callback runs the loop
   bool flush_is_scheduled_ = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 
 #include "job_list.hpp"
 
@@ -28,6 +29,14 @@ class intake {
   bool empty() const noexcept {
     const job* const head = head_.load(std::memory_order_seq_cst);
     return head == nullptr || head == closed();
+  }
+
+  // How many there are. While nobody takes any.
+  std::size_t size() const noexcept {
+    std::size_t count = 0;
+    const job* each = head_.load(std::memory_order_acquire);
+    for (; each != nullptr && each != closed(); each = each->next) ++count;
+    return count;
   }
 
   // Takes what is there, oldest first.

@@ -168,7 +168,7 @@ void worker_pool::close() noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (closed_.exchange(true, std::memory_order_relaxed)) return;
-    queue_.push_ordinary(intake_.close());
+    enqueue(intake_.close());
     refused = std::move(line_);
     line_length_.store(0, std::memory_order_relaxed);
     for (job* j = refused.front(); j != nullptr; j = j->next) {
@@ -218,7 +218,7 @@ pool_stats worker_pool::stats() const {
   if (!was_left_behind_by_fork()) lock.lock();  // in a forked child it may be locked for ever
   const std::uint64_t cancelled_waiting = cancelled_waiting_.load(std::memory_order_acquire);
   const std::uint64_t begun = started();
-  seen.submitted = submitted_.load(std::memory_order_acquire);
+  seen.submitted = submitted_.load(std::memory_order_acquire) + intake_.size();
   seen.cancelled = ended_cancelled + cancelled_waiting;
   seen.running = begun - seen.completed - seen.failed - ended_cancelled;
   seen.pending = seen.submitted - begun - cancelled_waiting;
@@ -380,9 +380,7 @@ void worker_pool::accept(job& j) {
 bool worker_pool::take_unlocked(job& j) noexcept {
   if (max_pending_ != 0 || j.priority != 0 || !sentinel_runs_.load(std::memory_order_relaxed)) return false;
   j.accepted = true;
-  submitted_.fetch_add(1, std::memory_order_relaxed);  // before anybody can start it
   if (!intake_.push(j)) {
-    submitted_.fetch_sub(1, std::memory_order_relaxed);
     j.accepted = false;
     return false;
   }
@@ -390,8 +388,11 @@ bool worker_pool::take_unlocked(job& j) noexcept {
   return true;
 }
 
-void worker_pool::collect() noexcept {
-  queue_.push_ordinary(intake_.take());
+void worker_pool::collect() noexcept { enqueue(intake_.take()); }
+
+void worker_pool::enqueue(job_list taken_in) noexcept {
+  submitted_.fetch_add(taken_in.size(), std::memory_order_release);  // before anybody can start them
+  queue_.push_ordinary(std::move(taken_in));
   queue_length_.store(queue_.size(), std::memory_order_relaxed);
 }
 
@@ -438,7 +439,7 @@ void worker_pool::sentinel_tick() noexcept {
   {
     const std::lock_guard lock(mutex_);
     const bool watching = recover_stuck_portions();
-    const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed);
+    const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed) + intake_.size();
     const bool traffic = std::exchange(submitted_at_last_tick_, submitted) != submitted;
     sentinel_runs_.store(traffic || watching, std::memory_order_seq_cst);
     collect();  // after that: a job that is not in yet will find that nobody watches

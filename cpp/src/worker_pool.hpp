@@ -113,6 +113,7 @@ class worker_pool final : private io_threads::guest {
 
   bool take_unlocked(job& j) noexcept;
   void collect() noexcept;
+  void enqueue(job_list taken_in) noexcept;
   bool has_room() const noexcept;
   void accept(job& j);
   job_list admit_from_line() noexcept;
@@ -128,14 +129,14 @@ class worker_pool final : private io_threads::guest {
   const process_generation born_in_;
 
   intake intake_;
-  std::atomic<std::uint64_t> submitted_{0};
 
   alignas(64) mutable std::mutex mutex_;
   // Guarded by mutex_:
   run_queue queue_;
   job_list line_;  // jobs that wait for room in queue_
   job_list idle_watchers_;
-  std::atomic<std::uint64_t> cancelled_waiting_{0};  // written under mutex_, read anywhere
+  std::atomic<std::uint64_t> submitted_{0};          // but for what the intake holds; read anywhere
+  std::atomic<std::uint64_t> cancelled_waiting_{0};  // likewise
   std::atomic<std::uint64_t> rejected_{0};           // likewise
   unsigned parked_ = 0;
   unsigned searching_ = 0;

@@ -29,6 +29,7 @@ TEST(intake, gives_the_oldest_first) {
   EXPECT_TRUE(in.empty());
   for (job& j : jobs) EXPECT_TRUE(in.push(j));
   EXPECT_FALSE(in.empty());
+  EXPECT_EQ(in.size(), jobs.size());
   EXPECT_EQ(contents(in.take()), (std::vector<job*>{&jobs[0], &jobs[1], &jobs[2]}));
   EXPECT_TRUE(in.empty());
   EXPECT_EQ(contents(in.take()), std::vector<job*>{});
@@ -45,6 +46,7 @@ TEST(intake, refuses_when_closed_and_gives_what_it_had) {
   EXPECT_EQ(jobs[2].next, nullptr);
   EXPECT_EQ(contents(in.take()), std::vector<job*>{});
   EXPECT_FALSE(in.push(jobs[2])) << "opened by take()";
+  EXPECT_EQ(in.size(), 0U);
 }
 
 // Each accepted job is given once, in its thread's order, however takes and the closing fall between.
