@@ -5,6 +5,7 @@
 lint     ruff, mypy, clang-format, and stubtest on the extension
 cpp      the C++ tests: plain, under ThreadSanitizer, under AddressSanitizer with UBSan
 python   the Python tests on every interpreter found, each normally and with PYTHONASYNCIODEBUG=1
+soak     the exit and fork tests fifty times over, on every interpreter found
 quick    the Python tests once, on the interpreter that runs this
 format   not a check: rewrite the sources as lint wants them
 
@@ -206,6 +207,21 @@ def quick(report: Report, here: Interpreter) -> None:
 
 
 def python(report: Report, here: Interpreter) -> None:
+    for name, venv in environments(report, here):
+        pytest = partial(run, python_of(venv), "-m", "pytest")
+        report.step(f"{name}: pytest", pytest)
+        in_debug_mode = partial(pytest, env={"PYTHONASYNCIODEBUG": "1"})
+        report.step(f"{name}: pytest, asyncio debug", in_debug_mode)
+
+
+def soak(report: Report, here: Interpreter) -> None:
+    for name, venv in environments(report, here):
+        pytest = partial(run, python_of(venv), "-m", "pytest", "tests/test_exit.py")
+        report.step(f"{name}: exit and fork", partial(pytest, env={"OFFGIL_EXIT_REPEATS": "50"}))
+
+
+def environments(report: Report, here: Interpreter) -> Iterator[tuple[str, Path]]:
+    """Name and environment of every interpreter found, with offgil and its tests' needs in it."""
     for minor in MINORS:
         try:
             interpreter = here if here.minor == minor else find_interpreter(minor)
@@ -214,13 +230,10 @@ def python(report: Report, here: Interpreter) -> None:
             continue
         venv = VENV if interpreter is here else ROOT / ".venvs" / minor
         name = f"Python {interpreter.release}"
-        if not report.step(f"{name}: build", partial(prepare, venv, interpreter, "test")):
-            report.skip(f"{name}: pytest", "not run")
-            continue
-        pytest = partial(run, python_of(venv), "-m", "pytest")
-        report.step(f"{name}: pytest", pytest)
-        in_debug_mode = partial(pytest, env={"PYTHONASYNCIODEBUG": "1"})
-        report.step(f"{name}: pytest, asyncio debug", in_debug_mode)
+        if report.step(f"{name}: build", partial(prepare, venv, interpreter, "test")):
+            yield name, venv
+        else:
+            report.skip(f"{name}: tests", "not run")
 
 
 def find_interpreter(minor: str) -> Interpreter:
@@ -258,7 +271,14 @@ def prepare(venv: Path, interpreter: Interpreter, *extras: str) -> None:
     environment.ensure(venv, interpreter, set(extras))
 
 
-GROUPS = {"lint": lint, "cpp": cpp, "python": python, "quick": quick, "format": rewrite}
+GROUPS = {
+    "lint": lint,
+    "cpp": cpp,
+    "python": python,
+    "soak": soak,
+    "quick": quick,
+    "format": rewrite,
+}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import check_script
+from support import check_script, run_script
 
 import offgil
 
@@ -194,3 +194,31 @@ def test_import_is_quick_and_light() -> None:
         """
     )
     assert out == "[]\n"
+
+
+SPEAKING = """
+    import asyncio, offgil
+    from offgil.examples import sleep, spin
+
+    async def main():
+        async with offgil.Pool(2, name="probe") as pool:
+            await asyncio.gather(*(pool.submit(spin, 0) for _ in range(200)))
+            # The long one is expected to be short, and claimed with others when a sleep is over.
+            sleeps = [pool.submit(sleep, 0.01) for _ in range(2)]
+            await asyncio.gather(*(pool.submit(spin, 20_000 * (i == 0)) for i in range(50)))
+            await asyncio.gather(*sleeps)
+
+    asyncio.run(main())
+"""
+
+
+def test_the_engine_speaks_when_it_is_asked_to() -> None:
+    """OFFGIL_LOG chooses how much is told on standard error; by default only trouble."""
+    assert run_script(SPEAKING, OFFGIL_LOG="loud").stderr.count("none of debug, info, warn") == 1
+    told = run_script(SPEAKING, OFFGIL_LOG="info").stderr.splitlines()
+    assert [line.partition("] ")[2] for line in told] == [
+        "pool 'probe' started with 2 workers",
+        "pool 'probe' closed with 0 jobs waiting",
+    ]
+    assert "jobs that stood behind a longer one" in run_script(SPEAKING, OFFGIL_LOG="debug").stderr
+    assert check_script(SPEAKING) == ""

@@ -77,8 +77,15 @@ struct state {
 
   state() {
     logger.set_pattern("%Y-%m-%d %H:%M:%S.%e offgil %l [%t] %v");
-    const char* wanted = std::getenv("OFFGIL_LOG");
-    logger.set_level(wanted == nullptr ? spdlog::level::warn : spdlog::level::from_str(wanted));
+    logger.set_level(spdlog::level::warn);
+    const char* const wanted = std::getenv("OFFGIL_LOG");
+    if (wanted == nullptr || *wanted == '\0') return;
+    const auto named = spdlog::level::from_str(wanted);
+    // spdlog takes a name that it does not know for "off".
+    if (named != spdlog::level::off || std::string_view(wanted) == "off")
+      logger.set_level(named);
+    else
+      logger.warn("OFFGIL_LOG={} is none of debug, info, warn, error, off: warn is taken", wanted);
   }
 };
 

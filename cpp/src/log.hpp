@@ -9,7 +9,7 @@ namespace offgil::log {
 enum class level : std::uint8_t { debug, info, warn, error, off };
 
 // Writes one line to standard error, from any thread. The environment variable OFFGIL_LOG (debug, info, warn,
-// error, off) says from which level on; warn by default.
+// error, off) says from which level on; warn by default, and after a complaint where it names none of these.
 //
 // Never blocks and never takes the GIL: when standard error does not take a line at once, the line waits with
 // up to 255 others for the next one, the oldest making room; lost lines are counted and reported.

@@ -22,6 +22,17 @@ struct start_block {
   std::function<void()> body;
 };
 
+// To what the kernel keeps of a name. What tells the threads of one pool apart stands behind the last hyphen:
+// it is kept, and the pool's own name is cut.
+std::string shortened(const std::string& name) {
+  constexpr std::size_t kernel_limit = 15;
+  if (name.size() <= kernel_limit) return name;
+  const std::size_t hyphen = name.rfind('-');
+  const std::string suffix = hyphen == std::string::npos ? "" : name.substr(hyphen);
+  if (suffix.size() >= kernel_limit) return name.substr(0, kernel_limit);
+  return name.substr(0, kernel_limit - suffix.size()) + suffix;
+}
+
 void add_niceness(int nice) noexcept {
   // On Linux the niceness is the thread's own; the calling thread is meant by id 0.
   errno = 0;
@@ -56,9 +67,7 @@ class all_signals_blocked {
 }  // namespace
 
 thread::thread(const std::string& name, int nice, std::function<void()> body) {
-  constexpr std::size_t kernel_limit = 15;
-  auto start =
-      std::make_unique<start_block>(start_block{name.substr(0, kernel_limit), nice, std::move(body)});
+  auto start = std::make_unique<start_block>(start_block{shortened(name), nice, std::move(body)});
   pthread_attr_t attributes;
   ::pthread_attr_init(&attributes);
   ::pthread_attr_setstacksize(&attributes, stack_size);

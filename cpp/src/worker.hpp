@@ -17,7 +17,7 @@ class worker_pool;
 
 // Owned by the pool. The thread writes; others read, and may take over `rest`.
 struct alignas(64) worker {
-  explicit worker(const worker_pool& of) noexcept : pool(&of) {}
+  explicit worker(const worker_pool& of) : pool(&of) { lanes_entered.reserve(8); }
 
   const worker_pool* pool;
 

@@ -2,6 +2,9 @@
 #include "worker_pool.hpp"
 
 #include <algorithm>
+#include <new>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "worker.hpp"
@@ -43,12 +46,15 @@ void relax() noexcept {
 }  // namespace
 
 worker_pool::worker_pool(options with)
-    : max_pending_(with.max_pending),
+    : name_(with.name),
+      max_pending_(with.max_pending),
       // Spinning workers on a CPU that somebody else needs only steal from him.
       spin_(with.workers > usable_cpu_count() ? std::chrono::nanoseconds{0} : with.spin),
       parked_(with.workers),
       workers_(make_workers(with.workers, *this)),
-      threads_(with.workers, with.name, with.nice, *this) {}
+      threads_(with.workers, with.name, with.nice, *this) {
+  tell(log::level::info, "started with", workers(), "workers");
+}
 
 worker_pool::~worker_pool() { close(); }
 
@@ -165,6 +171,7 @@ void worker_pool::close() noexcept {
   job_list refused;
   bool call = false;
   bool over = false;
+  std::size_t waiting = 0;
   {
     const std::lock_guard lock(mutex_);
     if (closed_.exchange(true, std::memory_order_relaxed)) return;
@@ -177,7 +184,9 @@ void worker_pool::close() noexcept {
     }
     call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
     over = is_idle();
+    waiting = queue_.size();
   }
+  tell(log::level::info, "closed with", waiting, "jobs waiting");
   hand_back(std::move(refused));
   if (call) threads_.call();
   if (over) let_threads_end();
@@ -231,6 +240,18 @@ std::vector<const job*> worker_pool::running() const {
   for (const auto& each : workers_)
     if (const job* current = each->current.load(std::memory_order_acquire)) found.push_back(current);
   return found;
+}
+
+// For an operator: one line, and nothing unless it is wanted.
+void worker_pool::tell(log::level at, std::string_view what, std::size_t count,
+                       std::string_view whom) const noexcept {
+  if (!log::enabled(at)) return;
+  try {
+    std::string line = "pool '" + name_ + "' ";
+    line.append(what).append(" ").append(std::to_string(count)).append(" ").append(whom);
+    log::write(at, line);
+  } catch (const std::bad_alloc&) {  // as for any line that cannot be written
+  }
 }
 
 // ---- a worker's way ----
@@ -436,37 +457,48 @@ bool worker_pool::reserve_parked_worker() noexcept {
 // `sentinel_runs_` goes from false to true under mutex_, and whoever did it starts the timer.
 void worker_pool::sentinel_tick() noexcept {
   bool work = false;
+  stuck found;
+  std::size_t waiting = 0;
   {
     const std::lock_guard lock(mutex_);
-    const bool watching = recover_stuck_portions();
+    found = recover_stuck_portions();
     const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed) + intake_.size();
     const bool traffic = std::exchange(submitted_at_last_tick_, submitted) != submitted;
-    sentinel_runs_.store(traffic || watching, std::memory_order_seq_cst);
+    sentinel_runs_.store(traffic || found.watched, std::memory_order_seq_cst);
     collect();  // after that: a job that is not in yet will find that nobody watches
     if (!queue_.empty()) {
       sentinel_runs_.store(true, std::memory_order_relaxed);
       work = searching_ == 0 && reserve_parked_worker();
+      waiting = queue_.size();
     }
     if (sentinel_runs_.load(std::memory_order_relaxed)) threads_.tick_after(sentinel_period);
   }
-  if (work) pump();
+  if (found.recovered != 0)
+    tell(log::level::debug, "took back", found.recovered,
+         "jobs that stood behind a longer one than estimated");
+  if (work) {
+    tell(log::level::debug, "called a worker late for", waiting, "jobs");
+    pump();
+  }
 }
 
 // For every worker that is still at the job it was at one tick ago: it searches no more, and what stood
-// behind that job is queued again in its old place. Returns whether there are workers to watch.
-bool worker_pool::recover_stuck_portions() noexcept {
-  bool watched = false;
+// behind that job is queued again in its old place.
+worker_pool::stuck worker_pool::recover_stuck_portions() noexcept {
+  stuck found;
   for (const auto& each : workers_) {
     const std::uint64_t started = each->counters.started.load(std::memory_order_relaxed);
     const bool same_job = std::exchange(each->started_at_last_tick, started) == started;
     if (same_job && each->current.load(std::memory_order_relaxed) != nullptr) {
       stop_searching(*each);
-      queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_acq_rel)));
+      job_list behind(each->rest.exchange(nullptr, std::memory_order_acq_rel));
+      found.recovered += behind.size();
+      queue_.push_front(std::move(behind));
     }
-    watched = watched || each->searching || each->rest.load(std::memory_order_relaxed) != nullptr;
+    found.watched = found.watched || each->searching || each->rest.load(std::memory_order_relaxed) != nullptr;
   }
   queue_length_.store(queue_.size(), std::memory_order_relaxed);
-  return watched;
+  return found;
 }
 
 }  // namespace offgil

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "completion_queue.hpp"
@@ -16,6 +17,7 @@
 #include "intake.hpp"
 #include "io_threads.hpp"
 #include "job.hpp"
+#include "log.hpp"
 #include "run_queue.hpp"
 #include "stats.hpp"
 
@@ -120,10 +122,17 @@ class worker_pool final : private io_threads::guest {
   void serve_line() noexcept;
   bool reserve_parked_worker() noexcept;
 
+  void tell(log::level at, std::string_view what, std::size_t count, std::string_view whom) const noexcept;
+
   void sentinel_tick() noexcept;
-  bool recover_stuck_portions() noexcept;
+  struct stuck {
+    std::size_t recovered = 0;  // jobs
+    bool watched = false;       // there are workers to watch
+  };
+  stuck recover_stuck_portions() noexcept;
   std::uint64_t started() const noexcept;
 
+  const std::string name_;
   const std::size_t max_pending_;
   const std::chrono::nanoseconds spin_;
   const process_generation born_in_;

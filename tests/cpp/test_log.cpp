@@ -77,6 +77,10 @@ TEST(log, writes_from_warn_on_by_default) {
   EXPECT_EQ(exit_code_of_child([] { EXPECT_EQ(lines_at(nullptr), 2U); }), 0);
 }
 
+TEST(log, complains_of_an_unknown_level_and_takes_the_default) {
+  EXPECT_EQ(exit_code_of_child([] { EXPECT_EQ(lines_at("verbose"), 3U); }), 0);
+}
+
 TEST(log, writes_from_the_level_on_that_the_environment_names) {
   EXPECT_EQ(exit_code_of_child([] { EXPECT_EQ(lines_at("debug"), 4U); }), 0);
   EXPECT_EQ(exit_code_of_child([] { EXPECT_EQ(lines_at("info"), 3U); }), 0);

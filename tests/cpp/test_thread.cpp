@@ -38,14 +38,19 @@ TEST(thread, can_be_joined_twice) {
 TEST(thread, carries_its_name_cut_to_the_kernels_limit) {
   std::string short_name;
   std::string long_name;
+  std::string numbered_name;
   {
     const thread started("offgil-3", 0, [&] { short_name = own_name(); });
   }
   {
     const thread started("0123456789abcdefghij", 0, [&] { long_name = own_name(); });
   }
+  {
+    const thread started("0123456789abcdefghij-17", 0, [&] { numbered_name = own_name(); });
+  }
   EXPECT_EQ(short_name, "offgil-3");
   EXPECT_EQ(long_name, "0123456789abcde");
+  EXPECT_EQ(numbered_name, "0123456789ab-17");
 }
 
 TEST(thread, has_a_stack_of_eight_mebibytes_whatever_the_default_is) {
