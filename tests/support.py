@@ -163,8 +163,16 @@ def open_fds() -> int:
 
 
 def os_threads() -> int:
-    """Count this process's threads, Python's or not."""
-    return len(os.listdir("/proc/self/task"))
+    """Count this process's threads, Python's or not.
+
+    One that was joined is listed for a moment longer, so the count has to stand still for a while.
+    """
+    count, since = 0, time.monotonic()
+    while time.monotonic() - since < 0.02:
+        now = len(os.listdir("/proc/self/task"))
+        if now != count:
+            count, since = now, time.monotonic()
+    return count
 
 
 def rss_mib() -> float:

@@ -208,7 +208,8 @@ FEW_FDS = """
         await attempt(20)  # warm-up
         await asyncio.sleep(0)  # a channel is taken down in its loop's next turn
         gc.collect()
-        before = fds(), threads()
+        before = fds(), 1
+        assert await settled(before), (fds(), threads())
         refused = []
         for n in [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 20, 0]:
             refused.append(await attempt(n))
@@ -299,7 +300,8 @@ FEW_THREADS = """
         del pool
         await asyncio.sleep(0)  # a channel is taken down in its loop's next turn
         gc.collect()
-        before = threads(), fds()
+        before = 1, fds()
+        assert await settled(before), (threads(), fds())
         for n in range(1, workers + 3):
             for all_after in (0, 1):
                 shim.fail_thread(n, all_after)

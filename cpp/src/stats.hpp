@@ -18,6 +18,26 @@ class worker_counters {
     add(abandoned ? cancelled : succeeded ? completed : failed);
   }
 
+  struct tally {
+    std::uint64_t started = 0;
+    std::uint64_t completed = 0;
+    std::uint64_t failed = 0;
+    std::uint64_t cancelled = 0;
+  };
+
+  // As of one moment, so that at most one job runs; unless they are so short that it never gets hold of one.
+  tally read() const noexcept {
+    tally seen;
+    for (int attempts = 0; attempts < 100; ++attempts) {
+      seen.completed = completed.load(std::memory_order_acquire);
+      seen.failed = failed.load(std::memory_order_acquire);
+      seen.cancelled = cancelled.load(std::memory_order_acquire);
+      seen.started = started.load(std::memory_order_acquire);
+      if (seen.started - seen.completed - seen.failed - seen.cancelled <= 1) break;
+    }
+    return seen;
+  }
+
   std::atomic<std::uint64_t> started{0};
   std::atomic<std::uint64_t> completed{0};
   std::atomic<std::uint64_t> failed{0};

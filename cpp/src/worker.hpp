@@ -31,6 +31,7 @@ struct alignas(64) worker {
   bool searching = false;  // guarded by the pool's mutex
 
   // The thread's own:
+  std::uint64_t withdrawals_before_claim = 0;
   lane* inside = nullptr;
   std::vector<lane*> lanes_entered;
   std::array<const job*, 8> ended_last{};

@@ -117,7 +117,7 @@ bool worker_pool::cancel(job& j) noexcept {
     if (!j.accepted) return true;  // leaves the line without a trace when its turn comes
     cancelled_waiting_.fetch_add(1, std::memory_order_release);
   }
-  serve_line();
+  if (max_pending_ != 0) serve_line();
   return true;
 }
 
@@ -128,26 +128,24 @@ std::size_t worker_pool::cancel_waiting() noexcept {
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
+    // What a worker has claimed and not laid out yet, it withdraws itself: see run().
+    withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
     collect();
     for (const auto& each : workers_)
-      queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_acq_rel)));
+      queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_seq_cst)));
     withdrawn = queue_.take_all();
     if (withdrawn.empty()) return 0;
     queue_length_.store(0, std::memory_order_relaxed);
-    for (job* j = withdrawn.front(); j != nullptr; j = j->next) {
-      if (!j->cancel()) continue;
-      cancelled_waiting_.fetch_add(1, std::memory_order_release);
-      ++count;
-    }
-    ++withdrawals_;
+    count = count_withdrawn(withdrawn);
+    ++withdrawals_under_way_;
   }
   hand_back(std::move(withdrawn));
   serve_line();
   {
     const std::lock_guard lock(mutex_);
-    --withdrawals_;
+    --withdrawals_under_way_;
     if (is_idle()) {
-      told = std::move(idle_watchers_);
+      told = take_idle_watchers();
       over = closed_.load(std::memory_order_relaxed);
     }
   }
@@ -156,11 +154,21 @@ std::size_t worker_pool::cancel_waiting() noexcept {
   return count;
 }
 
+// Under mutex_: before that, nobody may see them end.
+std::size_t worker_pool::count_withdrawn(const job_list& jobs) noexcept {
+  std::size_t count = 0;
+  for (job* j = jobs.front(); j != nullptr; j = j->next)
+    if (j->cancel()) ++count;
+  cancelled_waiting_.fetch_add(count, std::memory_order_release);
+  return count;
+}
+
 void worker_pool::notify_when_idle(job& watcher) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (!is_idle()) {
       idle_watchers_.push_back(watcher);
+      idle_is_awaited_.store(true, std::memory_order_relaxed);  // nobody spins now
       return;
     }
   }
@@ -209,24 +217,26 @@ bool worker_pool::is_on_own_thread() const noexcept {
 
 pool_stats worker_pool::stats() const {
   pool_stats seen;
-  // Ends are read before starts and starts before submissions, each published after the one before it (the
-  // writers release, we acquire): whatever happens meanwhile, no difference below can be negative.
-  std::uint64_t ended_cancelled = 0;
-  for (const auto& each : workers_) {
-    const worker_counters& counters = each->counters;
-    seen.completed += counters.completed.load(std::memory_order_acquire);
-    seen.failed += counters.failed.load(std::memory_order_acquire);
-    ended_cancelled += counters.cancelled.load(std::memory_order_acquire);
-    const auto run_time = counters.run_time.read();
-    seen.worker_busy.push_back(run_time.sum);
-    seen.run_time += run_time;
-    seen.wait_time += counters.wait_time.read();
-  }
+  seen.worker_busy.reserve(workers_.size());
   // What can be admitted is fixed meanwhile: so no picture shows more jobs waiting than may.
   std::unique_lock lock(mutex_, std::defer_lock);
   if (!was_left_behind_by_fork()) lock.lock();  // in a forked child it may be locked for ever
+  // Withdrawals are read first, then ends, starts, and submissions, each published after the one that follows
+  // here (the writers release, we acquire): whatever happens meanwhile, no difference below can be negative.
   const std::uint64_t cancelled_waiting = cancelled_waiting_.load(std::memory_order_acquire);
-  const std::uint64_t begun = started();
+  std::uint64_t begun = 0;
+  std::uint64_t ended_cancelled = 0;
+  for (const auto& each : workers_) {
+    const worker_counters::tally jobs = each->counters.read();
+    begun += jobs.started;
+    seen.completed += jobs.completed;
+    seen.failed += jobs.failed;
+    ended_cancelled += jobs.cancelled;
+    const auto run_time = each->counters.run_time.read();
+    seen.worker_busy.push_back(run_time.sum);
+    seen.run_time += run_time;
+    seen.wait_time += each->counters.wait_time.read();
+  }
   seen.submitted = submitted_.load(std::memory_order_acquire) + intake_.size();
   seen.cancelled = ended_cancelled + cancelled_waiting;
   seen.running = begun - seen.completed - seen.failed - ended_cancelled;
@@ -275,14 +285,15 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
     look_for_work_a_while();
     lock.lock();
   }
-  if (queue_.empty()) collect();
+  collect();
+  recover_overdue();
   if (queue_.empty()) {
     stop_searching(self);
     ++parked_;
     const bool closed = closed_.load(std::memory_order_relaxed);
     const bool start = !closed && !sentinel_runs_.exchange(true, std::memory_order_relaxed);
     const bool idle = is_idle();
-    job_list told = idle ? std::move(idle_watchers_) : job_list();
+    job_list told = idle ? take_idle_watchers() : job_list();
     lock.unlock();
     if (start) threads_.tick_after(sentinel_period);
     hand_back(std::move(told));
@@ -291,6 +302,7 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
   }
   run_queue::claim portion = queue_.take();
   queue_length_.store(queue_.size(), std::memory_order_relaxed);
+  self.withdrawals_before_claim = withdrawals_begun_.load(std::memory_order_relaxed);
   if (!portion.is_short) stop_searching(self);
   const unsigned others_searching = searching_ - (self.searching ? 1 : 0);
   const bool call = others_searching == 0 && !queue_.empty() &&
@@ -308,20 +320,41 @@ void worker_pool::stop_searching(worker& self) noexcept {
   if (std::exchange(self.searching, false)) --searching_;
 }
 
+job_list worker_pool::take_idle_watchers() noexcept {
+  idle_is_awaited_.store(false, std::memory_order_relaxed);
+  return std::move(idle_watchers_);
+}
+
 bool worker_pool::is_idle() const noexcept {
-  return queue_.empty() && intake_.empty() && parked_ == workers() && withdrawals_ == 0;
+  return queue_.empty() && intake_.empty() && parked_ == workers() && withdrawals_under_way_ == 0;
 }
 
 void worker_pool::run(worker& self, job_list jobs) noexcept {
   job* next = jobs.release();
   while (next != nullptr) {
     job& j = *next;
-    // Release: the sentinel, who may take the rest over, must see the links.
-    self.rest.store(j.next, std::memory_order_release);
-    run_one(self, j);
+    // From here on the rest may be taken over, by the sentinel or a withdrawal. A withdrawal that came before
+    // found nothing, and is seen here.
+    self.rest.store(j.next, std::memory_order_seq_cst);
+    if (withdrawals_begun_.load(std::memory_order_seq_cst) == self.withdrawals_before_claim)
+      run_one(self, j);
+    else
+      withdraw_portion(self, j);
     next = self.rest.exchange(nullptr, std::memory_order_acquire);
   }
   self.leave_lane();
+}
+
+void worker_pool::withdraw_portion(worker& self, job& first) noexcept {
+  job_list portion;
+  portion.push_back(first);
+  {
+    const std::lock_guard lock(mutex_);
+    portion.push_back(job_list(self.rest.exchange(nullptr, std::memory_order_acquire)));
+    count_withdrawn(portion);
+  }
+  hand_back(std::move(portion));
+  if (max_pending_ != 0) serve_line();
 }
 
 void worker_pool::run_one(worker& self, job& j) noexcept {
@@ -357,21 +390,21 @@ void worker_pool::run_one(worker& self, job& j) noexcept {
 }
 
 // Spins that find nothing are given up, one in sixteen goes on to see whether times have changed.
-bool worker_pool::look_for_work_a_while() noexcept {
+void worker_pool::look_for_work_a_while() noexcept {
   constexpr int most_credit = 16;
   if (spin_credit_.load(std::memory_order_relaxed) <= 0 &&
       spins_skipped_.fetch_add(1, std::memory_order_relaxed) % most_credit != 0)
-    return false;
+    return;
   const auto until = clock::now() + spin_;
   bool found = false;
   do {
     for (int i = 0; i < 8; ++i) relax();
     found = queue_length_.load(std::memory_order_relaxed) != 0 || !intake_.empty();
-  } while (!found && !is_closed() && clock::now() < until);
+  } while (!found && !is_closed() && !idle_is_awaited_.load(std::memory_order_relaxed) &&
+           clock::now() < until);
   const int credit = spin_credit_.load(std::memory_order_relaxed);
   spin_credit_.store(found ? std::min(credit + 2, most_credit) : std::max(credit - 1, 0),
                      std::memory_order_relaxed);
-  return found;
 }
 
 // ---- admission; all but serve_line() under mutex_ ----
@@ -462,10 +495,11 @@ void worker_pool::sentinel_tick() noexcept {
   {
     const std::lock_guard lock(mutex_);
     found = recover_stuck_portions();
-    const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed) + intake_.size();
+    collect();
+    const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed);
     const bool traffic = std::exchange(submitted_at_last_tick_, submitted) != submitted;
     sentinel_runs_.store(traffic || found.watched, std::memory_order_seq_cst);
-    collect();  // after that: a job that is not in yet will find that nobody watches
+    collect();  // once more: a job that is not in by now will find that nobody watches
     if (!queue_.empty()) {
       sentinel_runs_.store(true, std::memory_order_relaxed);
       work = searching_ == 0 && reserve_parked_worker();
@@ -482,10 +516,16 @@ void worker_pool::sentinel_tick() noexcept {
   }
 }
 
+// The timer needs a thread that is not busy. Where all are, whoever claims a portion looks in its place.
+void worker_pool::recover_overdue() noexcept {
+  if (clock::now() - last_look_ > 2 * sentinel_period) recover_stuck_portions();
+}
+
 // For every worker that is still at the job it was at one tick ago: it searches no more, and what stood
 // behind that job is queued again in its old place.
 worker_pool::stuck worker_pool::recover_stuck_portions() noexcept {
   stuck found;
+  last_look_ = clock::now();
   for (const auto& each : workers_) {
     const std::uint64_t started = each->counters.started.load(std::memory_order_relaxed);
     const bool same_job = std::exchange(each->started_at_last_tick, started) == started;

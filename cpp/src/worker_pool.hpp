@@ -108,10 +108,13 @@ class worker_pool final : private io_threads::guest {
   run_queue::claim claim_or_park(worker& self, bool counted) noexcept;
   void run(worker& self, job_list jobs) noexcept;
   void run_one(worker& self, job& j) noexcept;
+  void withdraw_portion(worker& self, job& first) noexcept;
+  std::size_t count_withdrawn(const job_list& jobs) noexcept;
+  job_list take_idle_watchers() noexcept;
   void stop_searching(worker& self) noexcept;
   bool is_idle() const noexcept;
   void let_threads_end() noexcept;
-  bool look_for_work_a_while() noexcept;
+  void look_for_work_a_while() noexcept;
 
   bool take_unlocked(job& j) noexcept;
   void collect() noexcept;
@@ -130,6 +133,7 @@ class worker_pool final : private io_threads::guest {
     bool watched = false;       // there are workers to watch
   };
   stuck recover_stuck_portions() noexcept;
+  void recover_overdue() noexcept;
   std::uint64_t started() const noexcept;
 
   const std::string name_;
@@ -144,20 +148,25 @@ class worker_pool final : private io_threads::guest {
   run_queue queue_;
   job_list line_;  // jobs that wait for room in queue_
   job_list idle_watchers_;
-  std::atomic<std::uint64_t> submitted_{0};          // but for what the intake holds; read anywhere
-  std::atomic<std::uint64_t> cancelled_waiting_{0};  // likewise
-  std::atomic<std::uint64_t> rejected_{0};           // likewise
   unsigned parked_ = 0;
   unsigned searching_ = 0;
-  unsigned withdrawals_ = 0;                // calls of cancel_waiting() that have jobs yet to hand back
-  std::atomic<bool> sentinel_runs_{false};  // likewise
-  std::atomic<bool> closed_{false};         // likewise
+  unsigned withdrawals_under_way_ = 0;  // calls of cancel_waiting() that have jobs yet to hand back
+  clock::time_point last_look_{};       // at what the workers are doing
+
+  // Written under mutex_, read anywhere:
+  std::atomic<std::uint64_t> submitted_{0};  // without what the intake holds
+  std::atomic<std::uint64_t> cancelled_waiting_{0};
+  std::atomic<std::uint64_t> rejected_{0};
+  std::atomic<std::uint64_t> withdrawals_begun_{0};  // calls of cancel_waiting()
+  std::atomic<bool> sentinel_runs_{false};
+  std::atomic<bool> closed_{false};
 
   // Hints, read without the mutex and never relied upon alone:
   std::atomic<std::size_t> line_length_{0};
   std::atomic<std::size_t> queue_length_{0};
   std::atomic<int> spin_credit_{4};
   std::atomic<unsigned> spins_skipped_{0};
+  std::atomic<bool> idle_is_awaited_{false};
 
   std::uint64_t submitted_at_last_tick_ = 0;  // the sentinel's own
 

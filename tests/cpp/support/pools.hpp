@@ -57,11 +57,11 @@ class blocker {
 };
 
 // The identity of the counters, that none of them has run below zero, and that no more jobs wait than may.
-inline bool is_consistent(const pool_stats& seen, std::size_t max_pending) {
+inline bool is_consistent(const pool_stats& seen, std::size_t max_pending, unsigned workers) {
   const bool adds_up =
       seen.submitted == seen.completed + seen.failed + seen.cancelled + seen.pending + seen.running;
   const bool is_bounded = max_pending == 0 || seen.pending <= max_pending;
-  return adds_up && is_bounded && seen.pending <= seen.submitted && seen.running <= seen.submitted;
+  return adds_up && is_bounded && seen.pending <= seen.submitted && seen.running <= workers;
 }
 
 // Another thread that asks for the counters all the time.
@@ -70,7 +70,7 @@ class stats_watch {
   explicit stats_watch(const worker_pool& pool)
       : thread_([this, &pool] {
           do {
-            if (!is_consistent(pool.stats(), pool.max_pending())) ++inconsistent_;
+            if (!is_consistent(pool.stats(), pool.max_pending(), pool.workers())) ++inconsistent_;
           } while (!stop_);
         }) {}
   ~stats_watch() {
