@@ -1375,3 +1375,72 @@ async def test_a_second_callback_is_forwarded(pool: offgil.Pool, flavour: Flavou
     after = pool.stats()
     assert after.inline_wakeups - before.inline_wakeups == 1
     assert after.forwarded_callbacks - before.forwarded_callbacks == 3
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "forwarded"])
+async def test_a_callback_may_raise_what_is_no_exception(
+    pool: offgil.Pool, loop_errors: LoopErrors, kept: bool
+) -> None:
+    """As from any handle of a loop: only SystemExit and KeyboardInterrupt leave it."""
+    future = pool.submit(ex.echo, 1)
+    ran = []
+
+    def cancelled(_: Any) -> None:
+        raise asyncio.CancelledError
+
+    future.add_done_callback(cancelled if kept else ran.append)
+    future.add_done_callback(ran.append if kept else cancelled)
+    assert await pool.submit(ex.echo, 2) == 2
+    await until(lambda: ran == [future])
+    await until(lambda: len(loop_errors) == 1)
+    (told,) = loop_errors.take()
+    assert isinstance(told["exception"], asyncio.CancelledError)
+
+
+def test_a_future_of_a_closed_loop_can_still_be_cancelled(
+    flavour: Flavour, loop_factory: Callable[[], asyncio.AbstractEventLoop], gate: Gate
+) -> None:
+    """As with the base's: the callback cannot be scheduled, which is told, and the state has changed."""
+    pool = flavour.new_pool(1)
+
+    async def submit() -> Any:
+        future = pool.submit(gate)
+        future.add_done_callback(print)
+        return future
+
+    loop = loop_factory()
+    future = loop.run_until_complete(submit())
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        future.cancel()
+    assert future.cancelled()
+    gate.open()
+    run_in_new_loop(pool.aclose(), loop_factory)
+
+
+def test_what_dies_with_a_future_may_run_the_collector(
+    flavour: Flavour, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """A callback that dies uncalled, with a loop that was closed too early, collects garbage."""
+    pool = flavour.new_pool(1)
+    died = []
+
+    class Collecting:
+        def __call__(self, _: Any) -> None: ...
+
+        def __del__(self) -> None:
+            died.append(gc.collect())
+
+    async def submit() -> None:
+        for i in range(10):
+            pool.submit(ex.echo, i).add_done_callback(Collecting())
+
+    for _ in range(20):
+        loop = loop_factory()
+        loop.run_until_complete(submit())
+        loop.close()
+        pool.stats()
+    run_in_new_loop(pool.aclose(), loop_factory)
+    del loop
+    gc.collect()
+    assert len(died) == 200

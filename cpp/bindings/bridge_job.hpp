@@ -6,7 +6,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "job.hpp"
 #include "offgil/abi.h"
@@ -27,8 +26,8 @@ class bridge_kind : public job_kind {
   // after the job has run.
   virtual PyObject* finish(bridge_job&) noexcept = 0;
 
-  // What to call the job when it runs, or has failed.
-  virtual std::string describe(const bridge_job&) const noexcept = 0;
+  // What the job runs, or ran; empty when it is gone. Runs no Python code.
+  virtual py::object callable_of(const bridge_job&) const noexcept = 0;
 
   // Releases arguments, result and error, of a job that has run, or never will.
   virtual void discard(bridge_job&) noexcept = 0;

@@ -23,6 +23,7 @@ dispatcher::dispatcher(const std::string& name, std::atomic<std::uint64_t>& acqu
     : acquisitions_(acquisitions), thread_(name + "-gil", 0, [this] { run(); }) {}
 
 void dispatcher::stop() noexcept {
+  const std::lock_guard until_it_has_ended(stopping_mutex_);
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -36,6 +36,7 @@ class dispatcher {
   mailbox* wait_for_announcements() noexcept;
   void forget(mailbox& taken) noexcept;
 
+  std::mutex stopping_mutex_;  // held by who joins the thread
   std::mutex mutex_;
   std::condition_variable announced_;
   // Guarded by mutex_:

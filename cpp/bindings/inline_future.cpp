@@ -214,23 +214,33 @@ PyObject* get_callbacks(PyObject* self, void*) noexcept {
 
 // ---- state changes by user code ----
 
-// The user ends the future: the job is not wanted any more.
-bool end_by_user(PyObject* self) noexcept {
+// The user ends the future, by one of the base's methods: the job is not wanted any more. Where the loop is
+// closed, the kept callback cannot be scheduled and the error is raised, but the future has ended, as the
+// base's.
+PyObject* end_by_user(PyObject* method, PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                      PyObject* kwnames = nullptr) noexcept {
   inline_job& j = job_of(self);
-  set(j, is_done);
-  track(self);
-  if (loop_channel* const channel = channel_of(j)) channel->withdraw(j);
-  return schedule_kept(self);
+  py::object not_scheduled;
+  if (!has(j, is_done)) {
+    set(j, is_done);
+    track(self);
+    if (loop_channel* const channel = channel_of(j)) channel->withdraw(j);
+    if (!schedule_kept(self)) not_scheduled = take_raised();
+  }
+  PyObject* const done = call_base(method, self, args, nargs, kwnames);
+  if (!not_scheduled) return done;
+  Py_XDECREF(done);
+  PyErr_Clear();
+  restore_raised(std::move(not_scheduled));
+  return nullptr;
 }
 
 PyObject* cancel(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
-  if (!has(job_of(self), is_done) && !end_by_user(self)) return nullptr;
-  return call_base(base.cancel, self, args, nargs, kwnames);
+  return end_by_user(base.cancel, self, args, nargs, kwnames);
 }
 
 PyObject* set_result(PyObject* self, PyObject* value) noexcept {
-  if (!has(job_of(self), is_done) && !end_by_user(self)) return nullptr;
-  return call_base(base.set_result, self, &value, 1);
+  return end_by_user(base.set_result, self, &value, 1);
 }
 
 PyObject* set_exception(PyObject* self, PyObject* exception) noexcept {
@@ -240,10 +250,9 @@ PyObject* set_exception(PyObject* self, PyObject* exception) noexcept {
     return call_base(base.set_exception, self, &exception, 1);
   PyObject* const instance = is_class ? PyObject_CallNoArgs(exception) : Py_NewRef(exception);
   if (instance == nullptr) return nullptr;
-  PyObject* done = nullptr;
   const bool refused = PyErr_GivenExceptionMatches(instance, PyExc_StopIteration) != 0;
-  if (refused || has(job_of(self), is_done) || end_by_user(self))
-    done = call_base(base.set_exception, self, &instance, 1);
+  PyObject* const done = refused ? call_base(base.set_exception, self, &instance, 1)
+                                 : end_by_user(base.set_exception, self, &instance, 1);
   Py_DECREF(instance);
   return done;
 }
@@ -352,6 +361,7 @@ void destroy(PyObject* self) noexcept {
   // The base leaves a subclass's finalizer to the subclass: it reports an exception that nobody has
   // retrieved.
   if (!has(j, ended_plainly) && PyObject_CallFinalizerFromDealloc(self) < 0) return;
+  PyObject_GC_UnTrack(self);  // what is dropped below may run the collector, who must not find us
   drop_kept(j);
   j.discard_payload();  // of a future whose job was not accepted
   j.let_go_of_kind();

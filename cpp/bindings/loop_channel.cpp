@@ -128,9 +128,11 @@ worker_pool::admission loop_channel::submit(bridge_job& j, worker_pool::when_ful
 worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) noexcept {
   const run_time_estimate& estimate = j.kind->estimate;
   const bool is_short = estimate.known() && estimate.value() < short_enough_to_wait;
-  work_owed_ += estimate.value();
-  const auto most_jobs_owed = std::max(fewest_jobs_owed, in_flight_ / 2);
-  if (!is_short || in_flight_ == 1 || ++jobs_owed_ >= most_jobs_owed || work_owed_ >= most_work_owed) {
+  if (is_short) work_owed_ += estimate.value();
+  ++jobs_owed_;
+  const bool is_much =
+      jobs_owed_ >= std::max(fewest_jobs_owed, in_flight_ / 2) || work_owed_ >= most_work_owed;
+  if (!is_short || in_flight_ == 1 || is_much) {
     forget_what_is_owed();
     return worker_pool::wake_up::now;
   }
@@ -253,7 +255,9 @@ bool loop_channel::call_soon(PyObject* callback, PyObject* argument, PyObject* c
 }
 
 bool loop_channel::report_callback_error(PyObject* callback, PyObject* future) noexcept {
-  if (PyErr_ExceptionMatches(PyExc_Exception) == 0) return false;
+  // As asyncio's Handle.
+  for (PyObject* const leaves : {PyExc_SystemExit, PyExc_KeyboardInterrupt})
+    if (PyErr_ExceptionMatches(leaves) != 0) return false;
   return guarded(false, [&] {
     const py::object raised = take_raised();
     py::dict context;

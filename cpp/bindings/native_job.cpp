@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <string>
 #include <utility>
 
 #include "errors.hpp"
@@ -93,13 +94,18 @@ bool native_kind::run(job& base) noexcept {
 }
 
 PyObject* native_kind::finish(bridge_job& j) noexcept {
-  if (j.succeeded) return abi_.finish(abi_.context, memory_of(j));
+  if (j.succeeded) {
+    PyObject* const result = abi_.finish(abi_.context, memory_of(j));
+    if (result == nullptr && PyErr_Occurred() == nullptr)
+      PyErr_Format(PyExc_SystemError, "%s gave neither a result nor an exception", abi_.name);
+    return result;
+  }
   if (j.error != nullptr)
     set_exception(*j.error);
   else
     PyErr_NoMemory();
   py::object raised = take_raised();
-  add_note(raised, "in job " + describe(j));
+  add_note(raised, std::string("in job ") + abi_.name);
   restore_raised(std::move(raised));
   return nullptr;
 }

@@ -1,8 +1,6 @@
 // native_job.hpp - jobs that run a plugin's function.
 #pragma once
 
-#include <string>
-
 #include "bridge_job.hpp"
 #include "offgil/abi.h"
 
@@ -18,7 +16,9 @@ class native_kind final : public bridge_kind {
   bool prepare(bridge_job& j, PyObject* const* args, std::size_t nargs, PyObject* kwnames) noexcept;
 
   bool run(job& j) noexcept override;
-  std::string describe(const bridge_job&) const noexcept override { return abi_.name; }
+  py::object callable_of(const bridge_job&) const noexcept override {
+    return py::reinterpret_borrow<py::object>(function_);
+  }
   PyObject* finish(bridge_job& j) noexcept override;
   void discard(bridge_job& j) noexcept override;
   void let_go() noexcept override { Py_DECREF(function_); }

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "callable_name.hpp"
 #include "errors.hpp"
 #include "native_function.hpp"
 #include "pool_core.hpp"
@@ -27,7 +28,7 @@ namespace {
 class idle_kind final : public bridge_kind {
  public:
   bool run(job&) noexcept override { return true; }
-  std::string describe(const bridge_job&) const noexcept override { return "drain"; }
+  py::object callable_of(const bridge_job&) const noexcept override { return {}; }
   PyObject* finish(bridge_job&) noexcept override { return Py_NewRef(Py_None); }
   void discard(bridge_job&) noexcept override {}
   void let_go() noexcept override {}
@@ -69,13 +70,15 @@ class pool {
                                          " jobs wait already; await run() to wait for room, or submit later");
 }
 
-// With the GIL, without which no job is freed.
 std::vector<std::string> running_names(const worker_pool& engine) {
-  std::vector<std::string> names;
+  // Without the GIL no job is freed; asking for a name may give it away.
+  std::vector<py::object> callables;
   for (const job* each : engine.running()) {
     const auto& j = static_cast<const bridge_job&>(*each);
-    names.push_back(j.its_kind().describe(j));
+    callables.push_back(j.its_kind().callable_of(j));
   }
+  std::vector<std::string> names;
+  for (const auto& each : callables) names.push_back(callable_name(each));
   return names;
 }
 
@@ -94,7 +97,10 @@ PyObject* pool::submit(PyObject* function, PyObject* const* args, std::size_t na
                        worker_pool::when_full policy) {
   pool_core& core = *core_;
   core.check_usable();
-  if (core.engine().is_closed()) raise_closed();
+  if (core.engine().is_closed()) {
+    core.engine().count_rejection();
+    raise_closed();
+  }
   loop_channel::place place(core.channel());
   future_style& style = core.futures();
   bridge_job* const j = style.create(place.channel());
@@ -220,20 +226,22 @@ std::chrono::nanoseconds spin_argument(const py::object& given) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(seconds));
 }
 
-delivery delivery_argument(const py::object& given) {
+// Raises UnicodeEncodeError, a ValueError, for a text that is none.
+std::string text_argument(const py::object& given, const char* what) {
   if (!py::isinstance<py::str>(given))
-    throw py::type_error(std::string("delivery must be a str, not ") + Py_TYPE(given.ptr())->tp_name);
-  const auto name = given.cast<std::string>();
+    throw py::type_error(std::string(what) + " must be a str, not " + Py_TYPE(given.ptr())->tp_name);
+  Py_ssize_t size = 0;
+  const char* const text = PyUnicode_AsUTF8AndSize(given.ptr(), &size);
+  if (text == nullptr) throw py::error_already_set();
+  return {text, static_cast<std::size_t>(size)};
+}
+
+delivery delivery_argument(const py::object& given) {
+  const std::string name = text_argument(given, "delivery");
   if (name == "auto") return delivery::automatic;
   if (name == "eventfd") return delivery::eventfd;
   if (name == "callback") return delivery::callback;
   throw py::value_error("delivery must be 'auto', 'eventfd' or 'callback', not '" + name + "'");
-}
-
-std::string name_argument(const py::object& given) {
-  if (!py::isinstance<py::str>(given))
-    throw py::type_error(std::string("name must be a str, not ") + Py_TYPE(given.ptr())->tp_name);
-  return given.cast<std::string>();
 }
 
 future_style& style_argument(const std::string& name) {
@@ -246,7 +254,7 @@ std::unique_ptr<pool> make_pool(const py::object& workers, const py::object& nam
                                 const py::object& max_pending, const py::object& nice, const py::object& spin,
                                 const py::object& by, const std::string& future_kind) {
   worker_pool::options options{.workers = workers_argument(workers),
-                               .name = name_argument(name),
+                               .name = text_argument(name, "name"),
                                .max_pending = max_pending_argument(max_pending),
                                .nice = nice_argument(nice),
                                .spin = spin_argument(spin)};

@@ -137,12 +137,12 @@ void pool_core::close() noexcept {
 
 void pool_core::join() noexcept {
   if (engine_->was_left_behind_by_fork()) return;
+  is_joined_ = true;  // before another thread gets the GIL: it must not wait for one of these
   {
     const py::gil_scoped_release threads_may_need_it;
     engine_->wait_until_finished(std::chrono::hours(24));
     if (dispatcher_) dispatcher_->stop();
   }
-  is_joined_ = true;
   wakeups_of_old_mailboxes_ = wakeups();
   mailboxes_.clear();  // no thread is left to touch them; channels that still deliver hold their own
 }
@@ -163,6 +163,7 @@ void pool_core::leave_interpreter() noexcept {
     interrupt = take_raised();
     engine_->cancel_waiting();
   }
+  is_joined_ = true;
   {
     const py::gil_scoped_release thread_may_need_it;
     if (dispatcher_) dispatcher_->stop();

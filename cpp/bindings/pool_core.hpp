@@ -62,7 +62,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // After close(), when the pool is idle: waits for the threads, with the GIL released.
   void join() noexcept;
 
-  // Whether join() is over: nobody is left to wake a loop.
+  // Whether join() has begun, or is over: nobody may be left to wake a loop.
   bool is_joined() const noexcept { return is_joined_; }
 
   // Forgets a channel that has been detached.

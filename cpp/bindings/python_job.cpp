@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "callable_name.hpp"
 #include "errors.hpp"
 
 namespace offgil::python {
@@ -109,22 +110,14 @@ void python_kind::discard(bridge_job& j) noexcept {
 // Noted while the callable is still there to be named.
 py::object python_kind::exception_of(const bridge_job& j) const noexcept {
   py::object raised = take_raised();
-  add_note(raised, "in job " + describe(j));
+  add_note(raised, "in job " + callable_name(callable_of(j)));
   return raised;
 }
 
-std::string python_kind::describe(const bridge_job& j) const noexcept {
-  // A job that runs: its callable is there, since it goes under the GIL, which the caller has.
+py::object python_kind::callable_of(const bridge_job& j) const noexcept {
+  // Of a job that runs or waits; what it leaves when it ends lies elsewhere in the storage.
   const call& c = *std::launder(reinterpret_cast<const call*>(j.storage.data()));
-  for (const char* attribute : {"__qualname__", "__name__"}) {
-    PyObject* const name = c.callable == nullptr ? nullptr : PyObject_GetAttrString(c.callable, attribute);
-    const char* const text = name != nullptr && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : nullptr;
-    const std::string found = text == nullptr ? "" : text;
-    PyErr_Clear();
-    Py_XDECREF(name);
-    if (!found.empty()) return found;
-  }
-  return c.callable == nullptr ? "a Python callable" : Py_TYPE(c.callable)->tp_name;
+  return py::reinterpret_borrow<py::object>(c.callable);
 }
 
 python_kinds::python_kinds(gil_lane& lane) {

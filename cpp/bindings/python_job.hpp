@@ -3,7 +3,6 @@
 
 #include <array>
 #include <memory>
-#include <string>
 
 #include "bridge_job.hpp"
 #include "interpreter.hpp"
@@ -20,7 +19,7 @@ class python_kind final : public bridge_kind {
                PyObject* kwnames) noexcept;
 
   bool run(job& j) noexcept override;
-  std::string describe(const bridge_job& j) const noexcept override;
+  py::object callable_of(const bridge_job& j) const noexcept override;
   PyObject* finish(bridge_job& j) noexcept override;
   void discard(bridge_job& j) noexcept override;
   void let_go() noexcept override {}  // lives as long as the pool

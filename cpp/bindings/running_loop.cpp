@@ -8,6 +8,8 @@
 namespace offgil::python {
 namespace {
 
+PyObject* get_running_loop = nullptr;  // kept for ever
+
 PyObject* look_up(PyObject* of_thread) noexcept {
   PyObject* const token = PyDict_GetItemWithError(of_thread, names::get().running_event_loop);
   if (token == nullptr) PyErr_Clear();
@@ -25,10 +27,13 @@ std::uint64_t version_of(PyObject* dict) noexcept {
 
 }  // namespace
 
-py::object running_loop() {
-  static PyObject* const get =
+void find_running_loop() {
+  get_running_loop =
       py::module_::import("asyncio").attr("get_running_loop").cast<py::object>().release().ptr();
-  PyObject* const loop = PyObject_CallNoArgs(get);
+}
+
+py::object running_loop() {
+  PyObject* const loop = PyObject_CallNoArgs(get_running_loop);
   if (loop == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(loop);
 }

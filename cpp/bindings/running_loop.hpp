@@ -7,6 +7,9 @@ namespace offgil::python {
 
 namespace py = pybind11;
 
+// Once, when the module is made.
+void find_running_loop();
+
 // asyncio.get_running_loop(). Throws RuntimeError where none runs. Costs a system call up to Python 3.13,
 // which asks for the process id to notice a fork.
 py::object running_loop();

@@ -23,7 +23,12 @@ struct io_threads::implementation {
         memory(count + 1),  // a call per thread, and the tick
         io(static_cast<int>(count)),
         keep_running(io.get_executor()),
-        timer(io) {}
+        timer(io) {
+    // Asio takes memory for the first wait of all, and keeps it; tick_after() may not fail.
+    timer.expires_after(std::chrono::hours(1));
+    timer.async_wait([](const boost::system::error_code&) {});
+    timer.cancel();
+  }
 
   void run(unsigned index) noexcept {
     host.on_thread_start(index);

@@ -14,6 +14,8 @@
 #include <mutex>
 #include <string>
 
+#include "fork.hpp"
+
 namespace offgil::log {
 namespace {
 
@@ -72,6 +74,7 @@ spdlog::level::level_enum to_spdlog(level at) noexcept {
 }
 
 struct state {
+  process_generation born_in;
   std::shared_ptr<drop_oldest_sink> sink = std::make_shared<drop_oldest_sink>();
   spdlog::logger logger{"offgil", sink};
 
@@ -89,10 +92,15 @@ struct state {
   }
 };
 
-// Never destroyed: threads may log until the process is gone.
+// Never destroyed: threads may log until the process is gone. A forked child gets one of its own, because the
+// lock of its parent's may be held, by a thread that the child does not have.
 state& the_state() {
-  static state* const leaked = std::make_unique<state>().release();
-  return *leaked;
+  static std::atomic<state*> current{std::make_unique<state>().release()};
+  state* seen = current.load(std::memory_order_acquire);
+  if (!seen->born_in.is_over()) return *seen;
+  auto fresh = std::make_unique<state>();
+  if (!current.compare_exchange_strong(seen, fresh.get(), std::memory_order_acq_rel)) return *seen;
+  return *fresh.release();
 }
 
 }  // namespace

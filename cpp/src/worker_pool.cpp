@@ -241,6 +241,7 @@ pool_stats worker_pool::stats() const {
   seen.cancelled = ended_cancelled + cancelled_waiting;
   seen.running = begun - seen.completed - seen.failed - ended_cancelled;
   seen.pending = seen.submitted - begun - cancelled_waiting;
+  seen.late_calls = late_calls_.load(std::memory_order_relaxed);
   seen.rejected = rejected_.load(std::memory_order_relaxed);
   return seen;
 }
@@ -503,6 +504,7 @@ void worker_pool::sentinel_tick() noexcept {
     if (!queue_.empty()) {
       sentinel_runs_.store(true, std::memory_order_relaxed);
       work = searching_ == 0 && reserve_parked_worker();
+      if (work) late_calls_.fetch_add(1, std::memory_order_relaxed);
       waiting = queue_.size();
     }
     if (sentinel_runs_.load(std::memory_order_relaxed)) threads_.tick_after(sentinel_period);

@@ -69,6 +69,9 @@ class worker_pool final : private io_threads::guest {
   admission submit(job& j, when_full policy = when_full::refuse, wake_up wake = wake_up::now);
   void flush_wake_up() noexcept;
 
+  // For who answers `closed` to a job in the pool's place.
+  void count_rejection() noexcept { rejected_.fetch_add(1, std::memory_order_relaxed); }
+
   // Withdraws a job that was submitted. True: it never runs, and is handed back. False: it runs or has run.
   // For the job's consumer only: nobody may free the job meanwhile.
   bool cancel(job& j) noexcept;
@@ -157,6 +160,7 @@ class worker_pool final : private io_threads::guest {
   std::atomic<std::uint64_t> submitted_{0};  // without what the intake holds
   std::atomic<std::uint64_t> cancelled_waiting_{0};
   std::atomic<std::uint64_t> rejected_{0};
+  std::atomic<std::uint64_t> late_calls_{0};
   std::atomic<std::uint64_t> withdrawals_begun_{0};  // calls of cancel_waiting()
   std::atomic<bool> sentinel_runs_{false};
   std::atomic<bool> closed_{false};

@@ -1,7 +1,9 @@
 """A C++ worker pool that asyncio code awaits: compute never holds the GIL.
 
+from offgil.examples import fibonacci
+
 async with offgil.Pool() as pool:
-    y = await pool.submit(offgil.examples.fibonacci, 1_000_000)
+    y = await pool.submit(fibonacci, 1_000_000)
 """
 
 from offgil._core import NativeError, NativeFunction, PoolBroken, PoolClosed, PoolError, PoolFull

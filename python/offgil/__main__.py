@@ -108,10 +108,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _info() -> int:
-    affinity = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     print(f"offgil   {version('offgil')} ({Path(offgil.__file__).parent})")
     print(f"python   {platform.python_version()} ({platform.python_implementation()})")
-    print(f"machine  {platform.platform()}, {os.cpu_count()} CPUs, {affinity} of them usable here")
+    usable = offgil._core.usable_cpu_count()
+    print(f"machine  {platform.platform()}, {os.cpu_count()} CPUs, {usable} of them usable here")
     return 0
 
 

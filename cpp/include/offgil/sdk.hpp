@@ -36,7 +36,9 @@ namespace py = pybind11;
 enum class conversion { done, wrong_type, out_of_range };
 
 template <class T>
-concept plain_integer = std::integral<T> && !std::same_as<T, bool> && !std::same_as<T, char>;
+concept plain_integer =
+    std::integral<T> && !std::same_as<T, bool> && !std::same_as<T, char> && !std::same_as<T, wchar_t> &&
+    !std::same_as<T, char8_t> && !std::same_as<T, char16_t> && !std::same_as<T, char32_t>;
 
 // One type's conversion. The numbers have their own, as they are what short jobs take; pybind11's casters do
 // the rest.
@@ -326,7 +328,7 @@ class function {
     abi_.module = module_.c_str();
     abi_.name = parameters_.function().c_str();
     abi_.signature = signature_.c_str();
-    abi_.doc = doc_.c_str();
+    abi_.doc = doc_.empty() ? nullptr : doc_.c_str();
     abi_.context = this;
     abi_.job_size = sizeof(job);
     abi_.job_alignment = alignof(job);
@@ -350,7 +352,7 @@ class function {
     try {
       const auto& self = *static_cast<const function*>(context);
       const auto bound = self.parameters_.template bind<arity>(args, nargs, kwnames);
-      ::new (memory) job(self.load(bound, std::index_sequence_for<Args...>()));
+      ::new (memory) job(std::in_place_index<0>, self.load(bound, std::index_sequence_for<Args...>()));
       return 0;
     } catch (py::error_already_set& e) {
       e.restore();

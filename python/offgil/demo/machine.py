@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from offgil import examples
+from offgil import _core, examples
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,8 @@ class Environment:
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many CPUs this process may run on, as a pool sees it."""
+    return _core.usable_cpu_count()
 
 
 class CpuWatch:
