@@ -33,6 +33,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"delivery": None}, TypeError, "delivery"),
     ({"delivery": 1}, TypeError, "delivery"),
     ({"name": 5}, TypeError, "name"),
+    ({"name": "\ud800"}, ValueError, "surrogates"),
     ({"name": b"bytes"}, TypeError, "name"),
     ({"nice": "low"}, TypeError, "nice"),
     ({"nice": 0.5}, TypeError, "nice"),

@@ -370,7 +370,7 @@ async def test_a_closed_pool_refuses(pool: offgil.Pool) -> None:
     with pytest.raises(offgil.PoolClosed):
         await pool.run(ex.echo, 1)
     assert issubclass(offgil.PoolClosed, RuntimeError)
-    assert pool.stats().submitted == 0
+    assert (pool.stats().submitted, pool.stats().rejected) == (0, 2)
     await pool.drain()
 
 

@@ -222,3 +222,24 @@ def test_the_engine_speaks_when_it_is_asked_to() -> None:
     ]
     assert "jobs that stood behind a longer one" in run_script(SPEAKING, OFFGIL_LOG="debug").stderr
     assert check_script(SPEAKING) == ""
+
+
+def test_a_subinterpreter_is_refused() -> None:
+    """The module says that it is for the main interpreter only, rather than breaking it."""
+    done = run_script(
+        """
+        import importlib
+        try:
+            interpreters = importlib.import_module("_interpreters")
+        except ImportError:
+            interpreters = importlib.import_module("_xxsubinterpreters")
+        import offgil
+
+        second = interpreters.create()
+        told = interpreters.run_string(second, "import offgil")
+        if told is not None:  # 3.13 returns what earlier ones raise
+            raise RuntimeError(told.formatted)
+        """
+    )
+    assert done.returncode == 1
+    assert "subinterpreter" in done.stderr.splitlines()[-1], done.stderr

@@ -10,12 +10,13 @@
 #include "pool.hpp"
 #include "running_loop.hpp"
 
-PYBIND11_MODULE(_core, m) {
+// What Python finds is the function at the end.
+#undef PYBIND11_EXPORT
+#define PYBIND11_EXPORT
+
+PYBIND11_MODULE(_core_in_main_interpreter, m) {
   using namespace offgil::python;
   m.doc() = "The C++ side of offgil. Everything public is in the package offgil.";
-  // What the module keeps belongs to one interpreter.
-  if (PyInterpreterState_Get() != PyInterpreterState_Main())
-    throw pybind11::import_error("offgil can be used in the main interpreter only, not in a subinterpreter");
   intern_names();
   find_running_loop();
   bind_errors(m);
@@ -25,4 +26,14 @@ PYBIND11_MODULE(_core, m) {
   m.def("usable_cpu_count", &offgil::usable_cpu_count,
         "CPUs that this process may use: affinity and cgroup quota.");
   install_exit_hook();
+}
+
+// What the module keeps belongs to one interpreter. This comes before pybind11 has a part in it, which hangs
+// in a subinterpreter of Python 3.11.
+PyMODINIT_FUNC PyInit__core() {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError, "offgil works in the main interpreter only, not in a subinterpreter");
+    return nullptr;
+  }
+  return PyInit__core_in_main_interpreter();
 }
