@@ -1400,7 +1400,7 @@ async def test_a_callback_may_raise_what_is_no_exception(
 def test_a_future_of_a_closed_loop_can_still_be_cancelled(
     flavour: Flavour, loop_factory: Callable[[], asyncio.AbstractEventLoop], gate: Gate
 ) -> None:
-    """As with the base: that its callback cannot be scheduled is told, and the state has changed."""
+    """As with the base: that its callback cannot be scheduled is told; the state has changed."""
     pool = flavour.new_pool(1)
 
     async def submit() -> Any:
