@@ -4,13 +4,12 @@
 // The base keeps what a future is: state, result, exception, cancellation, callbacks, repr, debug traceback,
 // "exception was never retrieved". No private field of it is read or written. Added are
 //
-//   the job         in the same allocation, behind the base's own fields
-//   the first       done-callback and its context, kept aside when the base has none before it. The drain
-//   calls callback        it directly, in its context: no Handle, no call_soon, no further turn of the loop.
-//   Mostly it
-//                   is the wake-up of a task that awaits the future
-//   its iterator    the future itself: `await` makes no iterator object
-//   cancel()        withdraws the job
+// - the job, in the same allocation, behind the base's own fields;
+// - the first done-callback and its context, kept aside when the base has none before it. The drain calls it
+//   directly, in its context: no Handle, no call_soon, no further turn of the loop. Mostly it is the wake-up
+//   of a task that awaits the future;
+// - its iterator, which is the future itself: `await` makes no iterator object;
+// - cancel(), which withdraws the job.
 //
 // Order stays asyncio's: callbacks run in the order in which they were added, those of one future before
 // those of the next. The kept callback is always the first; whenever it cannot run inside a drain (the state

@@ -1,4 +1,4 @@
-// interpreter.cpp - the one place that attaches threads to Python, and knows when Python ends.
+// interpreter.cpp - how workers are attached to Python, and when Python ends.
 #include "interpreter.hpp"
 
 #include <pybind11/pybind11.h>

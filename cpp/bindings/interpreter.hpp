@@ -1,4 +1,4 @@
-// interpreter.hpp - the one place that attaches threads to Python, and knows when Python ends.
+// interpreter.hpp - how workers are attached to Python, and when Python ends.
 #pragma once
 
 #include <Python.h>

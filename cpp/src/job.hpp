@@ -60,7 +60,8 @@ struct job {
   std::atomic<job_state> state{job_state::waiting};
   std::int8_t priority = 0;
   bool succeeded = false;  // written by the worker before the job is handed back
-  bool accepted = false;   // guarded by the pool's mutex: stands in the run queue or has left it
+  bool accepted = false;   // stands in the intake or run queue, or has left them; guarded by the pool's mutex
+                           // once it is in the pool's hands
   bool refused = false;    // handed back because the pool closed before the job was accepted
 
   // Withdraws a job that still waits. True: it will never run. A job that runs is marked instead, so that

@@ -12,7 +12,7 @@ enum class level : std::uint8_t { debug, info, warn, error, off };
 // error, off) says from which level on; warn by default, and after a complaint where it names none of these.
 //
 // Never blocks and never takes the GIL: when standard error does not take a line at once, the line waits with
-// up to 255 others for the next one, the oldest making room; lost lines are counted and reported.
+// up to 255 others for the next one, the oldest making room; lost lines are counted.
 void write(level at, std::string_view message) noexcept;
 
 bool enabled(level at) noexcept;

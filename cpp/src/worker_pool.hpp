@@ -36,8 +36,8 @@ struct worker;
 //
 // All of this is decided under one mutex, so that "nothing to do, park" and "push, nobody searches, call one"
 // cannot miss each other. Jobs that may wait a little for others pass the mutex by: they collect in the
-// intake, and whoever takes the mutex for something else moves them to the run queue; at the latest the
-// sentinel does.
+// intake. A worker that claims, the next submit through the mutex, a flush or, at the latest, the sentinel
+// moves them to the run queue.
 class worker_pool final : private io_threads::guest {
  public:
   struct options {
