@@ -239,6 +239,7 @@ def test_the_expected_exits_are_those_of_plain_asyncio() -> None:
     """The codes and last lines this file expects are what the interpreter gives without a pool."""
     plain = """
         import asyncio, os, signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as in PRELUDE
         way = sys.argv[1]
         async def main():
             if way == "sigint":
