@@ -56,7 +56,6 @@ struct job {
   job_kind* kind = nullptr;
   completion_queue* destination = nullptr;
   clock::time_point submitted_at{};
-  const job* ended_before = nullptr;  // see worker::note_end()
   std::atomic<job_state> state{job_state::waiting};
   std::int8_t priority = 0;
   bool succeeded = false;  // written by the worker before the job is handed back

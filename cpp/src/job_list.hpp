@@ -33,7 +33,6 @@ class job_list {
     job_list oldest_first;
     oldest_first.tail_ = newest;
     while (newest != nullptr) {
-      __builtin_prefetch(newest->ended_before);
       job* const older = std::exchange(newest->next, oldest_first.head_);
       oldest_first.head_ = std::exchange(newest, older);
       ++oldest_first.size_;

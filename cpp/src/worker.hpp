@@ -2,10 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "job.hpp"
@@ -34,8 +32,6 @@ struct alignas(64) worker {
   std::uint64_t withdrawals_before_claim = 0;
   lane* inside = nullptr;
   std::vector<lane*> lanes_entered;
-  std::array<const job*, 8> ended_last{};
-  unsigned ended = 0;
 
   // The sentinel's own:
   std::uint64_t started_at_last_tick = 0;
@@ -48,13 +44,6 @@ struct alignas(64) worker {
       lanes_entered.push_back(wanted);
     wanted->enter();
     inside = wanted;
-  }
-
-  // Tells the job which one ended some jobs before it. That one may be gone: it is only for its address,
-  // which the consumer of a chain of jobs fetches ahead. The jobs are in this worker's cache then, and to
-  // walk the chain link by link would be to wait for each.
-  void note_end(job& j) noexcept {
-    j.ended_before = std::exchange(ended_last[ended++ % ended_last.size()], &j);
   }
 
   void leave_lane() noexcept {

@@ -386,7 +386,6 @@ void worker_pool::run_one(worker& self, job& j) noexcept {
   self.current.store(nullptr, std::memory_order_relaxed);
   const auto before = j.state.exchange(job_state::done, std::memory_order_acq_rel);
   self.counters.count_end(j.succeeded, before == job_state::abandoned);
-  self.note_end(j);
   j.destination->push(j);
 }
 
