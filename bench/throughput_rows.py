@@ -220,15 +220,21 @@ def _pinned(cpu: int) -> Iterator[None]:
 
 
 def _pin_threads_named(prefix: str, cpu: int) -> None:
-    found = [
+    give_up = time.monotonic() + 5  # a thread names itself, a little after it has started
+    while len(found := _threads_named(prefix)) < WORKERS:
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"found {len(found)} threads named {prefix!r}, not {WORKERS}")
+        time.sleep(0.001)
+    for thread in found:
+        os.sched_setaffinity(thread, {cpu})
+
+
+def _threads_named(prefix: str) -> list[int]:
+    return [
         int(task.name)
         for task in Path("/proc/self/task").iterdir()
         if (task / "comm").read_text().startswith(prefix)
     ]
-    if len(found) < WORKERS:
-        raise RuntimeError(f"found {len(found)} threads named {prefix!r}, not {WORKERS}")
-    for thread in found:
-        os.sched_setaffinity(thread, {cpu})
 
 
 def _against_both(
