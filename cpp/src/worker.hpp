@@ -15,6 +15,7 @@ class worker_pool;
 
 // Owned by the pool. The thread writes; others read, and may take over `rest`.
 struct alignas(64) worker {
+  // Reserves more than there are lanes: enter() is called where nothing may be thrown.
   explicit worker(const worker_pool& of) : pool(&of) { lanes_entered.reserve(8); }
 
   const worker_pool* pool;

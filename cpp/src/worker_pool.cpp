@@ -73,13 +73,13 @@ worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wak
   {
     const std::lock_guard lock(mutex_);
     if (closed_.load(std::memory_order_relaxed)) {
-      rejected_.fetch_add(1, std::memory_order_relaxed);
+      count_rejection();
       return admission::closed;
     }
     // Nobody overtakes those who already stand in line.
     if (max_pending_ != 0 && (!line_.empty() || !has_room())) {
       if (policy == when_full::refuse) {
-        rejected_.fetch_add(1, std::memory_order_relaxed);
+        count_rejection();
         return admission::full;
       }
       queue_.open_level(j.priority);  // may throw; letting it in from the line may not
@@ -93,7 +93,7 @@ worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wak
       accept(j);
     }
     if (!j.accepted) answer = admission::in_line;
-    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+    call = reserve_worker_for_backlog();
   }
   hand_back(std::move(gone));
   if (call) threads_.call();
@@ -105,7 +105,7 @@ void worker_pool::flush_wake_up() noexcept {
   {
     const std::lock_guard lock(mutex_);
     collect();
-    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+    call = reserve_worker_for_backlog();
   }
   if (call) threads_.call();
 }
@@ -188,9 +188,9 @@ void worker_pool::close() noexcept {
     line_length_.store(0, std::memory_order_relaxed);
     for (job* j = refused.front(); j != nullptr; j = j->next) {
       j->refused = true;
-      if (!never_started(*j)) rejected_.fetch_add(1, std::memory_order_relaxed);
+      if (!never_started(*j)) count_rejection();
     }
-    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+    call = reserve_worker_for_backlog();
     over = is_idle();
     waiting = queue_.size();
   }
@@ -470,10 +470,15 @@ void worker_pool::serve_line() noexcept {
   {
     const std::lock_guard lock(mutex_);
     gone = admit_from_line();
-    call = !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+    call = reserve_worker_for_backlog();
   }
   hand_back(std::move(gone));
   if (call) threads_.call();
+}
+
+// Whether a worker is to be called: jobs wait, nobody will look at them soon, and somebody is free to.
+bool worker_pool::reserve_worker_for_backlog() noexcept {
+  return !queue_.empty() && searching_ == 0 && reserve_parked_worker();
 }
 
 bool worker_pool::reserve_parked_worker() noexcept {
@@ -502,7 +507,7 @@ void worker_pool::sentinel_tick() noexcept {
     collect();  // once more: a job that is not in by now will find that nobody watches
     if (!queue_.empty()) {
       sentinel_runs_.store(true, std::memory_order_relaxed);
-      work = searching_ == 0 && reserve_parked_worker();
+      work = reserve_worker_for_backlog();
       if (work) late_calls_.fetch_add(1, std::memory_order_relaxed);
       waiting = queue_.size();
     }

@@ -69,7 +69,7 @@ class worker_pool final : private io_threads::guest {
   admission submit(job& j, when_full policy = when_full::refuse, wake_up wake = wake_up::now);
   void flush_wake_up() noexcept;
 
-  // For who answers `closed` to a job in the pool's place.
+  // Called here for every job that is refused, and by who answers `closed` in the pool's place.
   void count_rejection() noexcept { rejected_.fetch_add(1, std::memory_order_relaxed); }
 
   // Withdraws a job that was submitted. True: it never runs, and is handed back. False: it runs or has run.
@@ -126,6 +126,7 @@ class worker_pool final : private io_threads::guest {
   void accept(job& j);
   job_list admit_from_line() noexcept;
   void serve_line() noexcept;
+  bool reserve_worker_for_backlog() noexcept;
   bool reserve_parked_worker() noexcept;
 
   void tell(log::level at, std::string_view what, std::size_t count, std::string_view whom) const noexcept;
