@@ -1444,3 +1444,59 @@ def test_what_dies_with_a_future_may_run_the_collector(
     del loop
     gc.collect()
     assert len(died) == 200
+
+
+async def test_submit_does_not_ask_for_debug_mode_each_time(
+    pool: offgil.Pool, flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio.Future asks its loop whenever one is made; ours once per batch."""
+    if flavour.kind == "plain" or DEBUG:
+        pytest.skip("made by asyncio.Future itself")
+    loop = asyncio.get_running_loop()
+    asked = []
+    monkeypatch.setattr(loop, "get_debug", lambda: bool(asked.append(None)))
+    assert await asyncio.gather(*(pool.submit(ex.echo, i) for i in range(1000))) == [*range(1000)]
+    assert len(asked) < 500
+
+
+async def test_debug_mode_may_be_switched_on_meanwhile(pool: offgil.Pool, gate: Gate) -> None:
+    """Futures made after a delivery have their traceback, though a job is always in flight."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(False)
+    blocked = pool.submit(gate)
+    assert getattr(pool.submit(ex.echo, 1), "_source_traceback", None) is None
+    loop.set_debug(True)
+    await pool.submit(ex.echo, 2)
+    with_traceback: Any = pool.submit(ex.echo, 3)
+    made_at = [frame.name for frame in with_traceback._source_traceback]
+    assert "test_debug_mode_may_be_switched_on_meanwhile" in made_at
+    gate.open()
+    await asyncio.gather(blocked, with_traceback)
+
+
+def test_a_done_future_in_a_cycle_with_its_loop_is_collected(
+    flavour: Flavour, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """The loop's handler belongs to an object that keeps a future of the loop."""
+    pool = flavour.new_pool(1)
+
+    class Application:
+        def __init__(self) -> None:
+            self.loop = loop_factory()
+            self.loop.set_exception_handler(self.handle)
+
+        def handle(self, *_: Any) -> None: ...
+
+        async def start(self) -> None:
+            self.future = pool.submit(ex.echo, 1000)
+            await self.future
+
+    application = Application()
+    application.loop.run_until_complete(application.start())
+    assert application.future.result() == 1000
+    run_in_new_loop(pool.aclose(), loop_factory)
+    application.loop.close()
+    died = weakref.ref(application)
+    del application
+    gc.collect()
+    assert died() is None

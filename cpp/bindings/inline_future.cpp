@@ -2,7 +2,7 @@
 // drain.
 //
 // The base keeps what a future is: state, result, exception, cancellation, callbacks, repr, debug traceback,
-// "exception was never retrieved". No private field of it is read or written. Added are
+// "exception was never retrieved". Added are
 //
 // - the job, in the same allocation, behind the base's own fields;
 // - the first done-callback and its context, kept aside when the base has none before it. The drain calls it
@@ -63,8 +63,9 @@ struct base_type {
 base_type base{};
 PyTypeObject* the_type = nullptr;
 PyTypeObject* task_type = nullptr;
-PyObject* no_arguments = nullptr;
+PyObject* no_arguments = nullptr;  // an empty tuple
 Py_ssize_t job_offset = 0;
+Py_ssize_t loop_offset = 0;  // where the base keeps its loop; 0: not known
 
 // A done future that stands for any successful one when a C task is woken: the task only asks it for
 // result(), which it can do without a method call because the type is exactly asyncio.Future, and throws the
@@ -90,8 +91,8 @@ loop_channel* channel_of(const bridge_job& j) noexcept {
 }
 
 // Untracked until it can be part of a cycle that the collector may break: a million waiting futures are
-// nothing for it to look at. The kept callback does not count while the job is in flight, which holds the
-// future anyway.
+// nothing for it to look at. While the job is in flight the job holds the future, so that what this refers to
+// does not matter; a future that outlives its job is tracked for its loop's sake.
 void track(PyObject* self) noexcept {
   if (PyObject_GC_IsTracked(self) == 0) PyObject_GC_Track(self);
 }
@@ -108,6 +109,42 @@ PyObject* call_base(PyObject* method, PyObject* self, PyObject* const* args = nu
   }
   std::copy_n(args, given, all.begin() + 1);
   return PyObject_Vectorcall(method, all.data(), static_cast<std::size_t>(nargs) + 1, kwnames);
+}
+
+// ---- the base ----
+
+// asyncio.Future.__init__(loop=...).
+bool initialise_base(PyObject* self, PyObject* loop) noexcept {
+  PyObject* const keyword = PyDict_New();
+  if (keyword == nullptr) return false;
+  const bool done = PyDict_SetItem(keyword, names::get().loop, loop) == 0 &&
+                    base.type->tp_init(self, no_arguments, keyword) == 0;
+  Py_DECREF(keyword);
+  return done;
+}
+
+// Most of a submit would be __init__, and most of that a call of the loop's get_debug(). But all that it
+// leaves behind, outside of debug mode, is a reference to the loop among zeros. Where a future in our hands
+// shows that this is so, and where the reference lies, it is put there directly.
+void find_loop_in_base(PyObject* fresh, PyObject* its_loop) noexcept {
+  const auto* const fields = reinterpret_cast<const char*>(fresh);
+  Py_ssize_t found = 0;
+  for (Py_ssize_t at = sizeof(PyObject); at < base.type->tp_basicsize; at += Py_ssize_t{sizeof(void*)}) {
+    PyObject* field = nullptr;
+    std::memcpy(&field, fields + at, sizeof field);
+    if (field == nullptr) continue;
+    if (field != its_loop || found != 0) return;
+    found = at;
+  }
+  loop_offset = found;
+}
+
+bool make_base(PyObject* self, const loop_channel& channel) noexcept {
+  PyObject* const loop = channel.held_loop();
+  if (loop_offset == 0 || channel.loop_debugs()) return initialise_base(self, loop);
+  Py_INCREF(loop);
+  std::memcpy(reinterpret_cast<char*>(self) + loop_offset, &loop, sizeof loop);
+  return true;
 }
 
 // ---- the kept callback ----
@@ -410,13 +447,16 @@ PyTypeObject* make_type() {
   return reinterpret_cast<PyTypeObject*>(type);
 }
 
-// A future refers to its loop; this one outlives every loop, so it gets something that only looks like one.
-PyObject* make_shared_done_future() {
+// Futures refer to their loops. One that outlives every loop gets this, which only looks like one.
+py::object make_loop_stand_in() {
+  return py::module_::import("types").attr("SimpleNamespace")(py::arg("get_debug") =
+                                                                  py::cpp_function([] { return false; }));
+}
+
+PyObject* make_shared_done_future([[maybe_unused]] const py::object& loop) {
 #if PY_VERSION_HEX >= 0x030E0000
   return nullptr;  // a task enters itself into, and removes itself from, what it is woken by
 #else
-  py::object loop = py::module_::import("types").attr("SimpleNamespace")(
-      py::arg("get_debug") = py::cpp_function([] { return false; }));
   py::object made = py::handle(reinterpret_cast<PyObject*>(base.type))(py::arg("loop") = loop);
   made.attr("set_result")(py::none());
   return made.release().ptr();
@@ -461,8 +501,7 @@ class inline_style final : public future_style {
       if (!self) throw py::error_already_set();
       std::memset(self.ptr() + 1, 0, static_cast<std::size_t>(the_type->tp_basicsize) - sizeof(PyObject));
       auto* const j = ::new (static_cast<void*>(&job_of(self.ptr()))) inline_job;
-      if (base.type->tp_init(self.ptr(), no_arguments, channel.loop_keyword()) != 0)
-        throw py::error_already_set();
+      if (!make_base(self.ptr(), channel)) throw py::error_already_set();
       static_cast<void>(self.release());  // until release()
       return j;
     });
@@ -510,7 +549,7 @@ class inline_style final : public future_style {
 
   void release(bridge_job& j) noexcept override {
     PyObject* const self = future_of_job(j);
-    if (static_cast<inline_job&>(j).callback != nullptr) track(self);  // dropped: it will not be called
+    if (Py_REFCNT(self) > 1) track(self);
     Py_DECREF(self);
   }
 };
@@ -542,7 +581,10 @@ void prepare_inline_futures() {
   constexpr Py_ssize_t alignment = alignof(inline_job);
   job_offset = (base.type->tp_basicsize + alignment - 1) / alignment * alignment;
   the_type = make_type();
-  shared_done_future = make_shared_done_future();
+  const py::object loop = make_loop_stand_in();
+  const py::object fresh = future(py::arg("loop") = loop);
+  find_loop_in_base(fresh.ptr(), loop.ptr());
+  shared_done_future = make_shared_done_future(loop);
 }
 
 }  // namespace offgil::python

@@ -18,9 +18,9 @@ constexpr std::chrono::milliseconds time_budget{1};
 constexpr unsigned callbacks_per_look = 16;
 // Futures that are resolved before the first of their callbacks runs.
 constexpr unsigned resolved_at_once = 1024;
-// How much may be queued before a parked worker is called for it: work that is worth the call; or half of
-// what is in flight, so that the other half has results to give meanwhile, but never just a few. And how
-// short a job must be known to be to wait for others.
+// How much may be queued before a parked worker is called for it: work that is worth the call; or three
+// quarters of what is in flight, whose last quarter has results to give meanwhile, but never just a few. And
+// how short a job must be known to be to wait for others.
 constexpr run_time_estimate::nanoseconds most_work_owed = run_queue::worth_a_wake_up;
 constexpr std::size_t fewest_jobs_owed = 64;
 constexpr run_time_estimate::nanoseconds short_enough_to_wait{5'000};
@@ -87,21 +87,18 @@ bool loop_channel::loop_is_gone() const {
 
 // ---- to the pool ----
 
-PyObject* loop_channel::loop_keyword() {
-  if (!loop_keyword_) {
-    py::dict made;
-    made[py::handle(names::get().loop)] = loop();
-    loop_keyword_ = std::move(made);
-    token_ = py::reinterpret_borrow<py::object>(running_loop_token());
-  }
-  return loop_keyword_.ptr();
+void loop_channel::enter() noexcept {
+  if (in_flight_++ != 0) return;
+  held_loop_ = loop();
+  token_ = py::reinterpret_borrow<py::object>(running_loop_token());
+  look_whether_loop_debugs();
 }
 
 PyObject* loop_channel::loop_getter() {
   static PyMethodDef definition{"get_loop", [](PyObject* self, PyObject*) { return Py_NewRef(self); },
                                 METH_NOARGS, "Return the event loop the Future is bound to."};
   if (!loop_getter_)
-    loop_getter_ = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, loop().ptr()));
+    loop_getter_ = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, held_loop()));
   if (!loop_getter_) throw py::error_already_set();
   return loop_getter_.ptr();
 }
@@ -110,7 +107,7 @@ PyObject* loop_channel::loop_getter() {
 void loop_channel::leave() noexcept {
   if (--in_flight_ != 0) return;
   token_ = py::object();
-  loop_keyword_ = py::object();
+  held_loop_ = py::object();
   loop_getter_ = py::object();
   if (draining_ == 0 && core_->engine().is_closed()) detach_threadsafe();
 }
@@ -131,7 +128,7 @@ worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) noexcept {
   if (is_short) work_owed_ += estimate.value();
   ++jobs_owed_;
   const bool is_much =
-      jobs_owed_ >= std::max(fewest_jobs_owed, in_flight_ / 2) || work_owed_ >= most_work_owed;
+      jobs_owed_ >= std::max(fewest_jobs_owed, in_flight_ - in_flight_ / 4) || work_owed_ >= most_work_owed;
   if (!is_short || in_flight_ == 1 || is_much) {
     forget_what_is_owed();
     return worker_pool::wake_up::now;
@@ -176,6 +173,7 @@ bool loop_channel::drain() noexcept {
   const auto alive = shared_from_this();
   mailbox_->clear_wakeup();
   ++draining_;
+  look_whether_loop_debugs();
   const auto delivered_before = delivered_;
   const pause reason = deliver(clock::now() + time_budget);
   if (delivered_ != delivered_before) ++core_->counters.batches;
@@ -221,6 +219,15 @@ void loop_channel::resolve_some() noexcept {
     j.discard_payload();
     resolved_.push_back(j);
   }
+}
+
+// A loop without the method, or with one that fails, is one to be careful with.
+void loop_channel::look_whether_loop_debugs() noexcept {
+  if (!held_loop_) return;
+  PyObject* const answer = PyObject_CallMethodNoArgs(held_loop(), names::get().get_debug);
+  loop_debugs_ = answer == nullptr || PyObject_IsTrue(answer) != 0;
+  Py_XDECREF(answer);
+  PyErr_Clear();
 }
 
 void loop_channel::end(bridge_job& j) noexcept {

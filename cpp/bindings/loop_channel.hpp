@@ -47,10 +47,11 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   // True: this channel's loop runs on the calling thread. False: ask asyncio.
   bool is_known_to_run() const noexcept { return token_ && token_.ptr() == running_loop_token(); }
 
-  // What futures of the loop want over and over: {"loop": the loop}, and a callable that returns the loop.
-  // Borrowed, valid while a place is taken.
-  PyObject* loop_keyword();
+  // What futures of the loop want over and over: the loop, a callable that returns it, and whether it is in
+  // debug mode, which is looked up now and then. Borrowed, valid while a place is taken.
+  PyObject* held_loop() const noexcept { return held_loop_.ptr(); }
   PyObject* loop_getter();
+  bool loop_debugs() const noexcept { return loop_debugs_; }
 
   std::size_t in_flight() const noexcept { return in_flight_; }
   bool is_in_use() const noexcept { return in_flight_ != 0 || draining_ != 0; }
@@ -60,7 +61,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   // may close the pool, and must not detach the channel. It keeps the channel alive.
   class place {
    public:
-    explicit place(loop_channel& on) noexcept : on_(on) { ++on_.in_flight_; }
+    explicit place(loop_channel& on) noexcept : on_(on) { on_.enter(); }
     ~place() {
       if (!is_taken_) on_.leave();
     }
@@ -113,7 +114,9 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   void continue_next_turn() noexcept;
   void end(bridge_job& j) noexcept;
   std::shared_ptr<mailbox> give_mailbox_up() noexcept;
+  void enter() noexcept;
   void leave() noexcept;
+  void look_whether_loop_debugs() noexcept;
 
   // The core keeps its channels as well: the two live until the channel is detached or its loop is gone.
   std::shared_ptr<pool_core> core_;
@@ -124,7 +127,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
 
   // These hold the loop, so that they are kept only while something is in flight, whose futures do so anyway.
   py::object token_;  // see running_loop_token()
-  py::object loop_keyword_;
+  py::object held_loop_;
   py::object loop_getter_;
 
   job_list arrived_;   // taken from the mailbox
@@ -135,6 +138,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   run_time_estimate::nanoseconds work_owed_{0};
   unsigned draining_ = 0;  // more than one where a callback runs the loop
   bool flush_is_scheduled_ = false;
+  bool loop_debugs_ = false;
 };
 
 }  // namespace offgil::python

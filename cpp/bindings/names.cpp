@@ -27,6 +27,7 @@ void intern_names() {
                     .context = interned("context"),
                     .create_future = interned("create_future"),
                     .done = interned("done"),
+                    .get_debug = interned("get_debug"),
                     .get_loop = interned("get_loop"),
                     .loop = interned("loop"),
                     .running_event_loop = interned("__asyncio_running_event_loop__"),

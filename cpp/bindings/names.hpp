@@ -15,6 +15,7 @@ struct names {
   PyObject* context;
   PyObject* create_future;
   PyObject* done;
+  PyObject* get_debug;
   PyObject* get_loop;
   PyObject* loop;
   PyObject* running_event_loop;

@@ -112,8 +112,8 @@ PyObject* pool::submit(PyObject* function, PyObject* const* args, std::size_t na
     if (j->destination == nullptr) raise_not_accepted(answer, core.engine());
     place.is_taken();
   } catch (...) {
-    style.release(*j);
     Py_DECREF(future);
+    style.release(*j);
     throw;
   }
   return future;
