@@ -174,6 +174,32 @@ TEST(worker_pool_cancel, withdraws_what_a_worker_has_claimed_and_not_begun) {
   EXPECT_EQ(jobs[0].runs, 1);
 }
 
+// Between claiming a portion and beginning with it there is a moment at which the jobs are nowhere to be
+// found.
+TEST(worker_pool_cancel, of_all_that_wait_leaves_none_to_begin_but_the_one_that_a_worker_is_at) {
+  constexpr std::size_t at_once = 64;
+  constexpr std::size_t rounds = testing::rounds(20'000);
+  consumer back;
+  std::atomic<std::size_t> begun{0};
+  kind_of quick([&begun](test_job&) { ++begun; });
+  std::minstd_rand random(11);
+  worker_pool pool(with_workers(1));
+  for (std::size_t round = 0; round < rounds; ++round) {
+    train(quick, very_short);
+    std::array<test_job, at_once> jobs;
+    for (test_job& j : jobs)
+      pool.submit(j.prepare(quick, back.queue), worker_pool::when_full::refuse,
+                  worker_pool::wake_up::may_wait);
+    pool.flush_wake_up();
+    for (auto spin = random() % 20'000; spin != 0; --spin)
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+    pool.cancel_waiting();
+    const std::size_t begun_before = begun;
+    ASSERT_TRUE(back.receive(at_once)) << "round " << round;
+    ASSERT_LE(begun - begun_before, 1U) << "round " << round;
+  }
+}
+
 TEST(worker_pool_cancel, of_all_that_wait_makes_room_for_the_line) {
   consumer back;
   kind_of quick([](test_job&) {});

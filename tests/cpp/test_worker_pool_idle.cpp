@@ -71,6 +71,22 @@ TEST(worker_pool_idle, is_told_by_a_closed_pool_too) {
   EXPECT_EQ(back.receive_one(), &late);
 }
 
+TEST(worker_pool_idle, is_told_though_a_worker_would_look_for_work_for_long) {
+  consumer back;
+  kind_of quick([](test_job&) {});
+  worker_pool::options options = with_workers(1);
+  options.spin = 10 * patience;
+  worker_pool pool(options);
+  for (int round = 0; round < 100; ++round) {
+    test_job j(quick, back.queue);
+    test_job watcher(quick, back.queue);
+    pool.submit(j);
+    ASSERT_EQ(back.receive_one(), &j);
+    pool.notify_when_idle(watcher);
+    ASSERT_EQ(back.receive_one(), &watcher);
+  }
+}
+
 // The watcher comes through the jobs' own queue, so it must be the last of it. The parameter is the time for
 // which workers look for work before they park.
 class worker_pool_idle_race : public ::testing::TestWithParam<std::chrono::microseconds> {};
