@@ -12,13 +12,6 @@ namespace offgil::python {
 
 namespace py = pybind11;
 
-void mailbox::wake() noexcept {
-  if (is_watched())
-    descriptor_->wake();
-  else
-    dispatcher_->announce(*this);
-}
-
 dispatcher::dispatcher(const std::string& name, std::atomic<std::uint64_t>& acquisitions)
     : acquisitions_(acquisitions), thread_(name + "-gil", 0, [this] { run(); }) {}
 
