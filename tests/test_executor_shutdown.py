@@ -197,15 +197,12 @@ def test_an_executor_that_is_dropped_by_its_last_job(kind: Kind) -> None:
 
 
 def test_an_executor_in_a_cycle_is_collected(kind: Kind) -> None:
-    """Through its jobs, their futures and its initializer."""
+    """Through its owner, whose method was a job, and the job's result."""
 
     class Owner:
         def __init__(self) -> None:
-            self.executor = kind.new(1, initializer=self.start)
+            self.executor = kind.new(1)
             self.future = self.executor.submit(self.job)
-
-        def start(self) -> None:
-            pass
 
         def job(self) -> Owner:
             return self
@@ -314,7 +311,7 @@ INTERRUPTED = (
     except KeyboardInterrupt:
         print("interrupted", time.monotonic() - start < 10, future.running(), flush=True)
     held.set()
-    executor.shutdown()
+    waiting.result(20)
     x()
 """
 )
@@ -377,17 +374,22 @@ def test_submit_after_the_exit_has_begun(kind: Kind) -> None:
 
         @atexit.register
         def last():
-            try:
-                executor.submit(abs, 1)
-            except RuntimeError as error:
-                print(error)
-            executor.shutdown()
+            for executor in (unused, used):
+                try:
+                    executor.submit(abs, 1)
+                except RuntimeError as error:
+                    print(error)
+                executor.shutdown()
 
-        executor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor(2)
-        executor.submit(abs, 1).result(10)
+        ThreadPoolExecutor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor
+        unused, used = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
+        used.submit(abs, 1).result(10)
     """
-    out = check_script(code, kind.module)
-    assert out == "cannot schedule new futures after interpreter shutdown\n"
+    text = "cannot schedule new futures after interpreter shutdown"
+    first, second = check_script(code, kind.module).splitlines()
+    assert first == text
+    # The standard library's workers may be quicker to call their executor shut down.
+    assert second == text or (not kind.ours and re.match(REFUSED, second))
 
 
 def test_an_interrupt_during_the_final_join(kind: Kind) -> None:
@@ -395,9 +397,10 @@ def test_an_interrupt_during_the_final_join(kind: Kind) -> None:
     code = (
         PRELUDE
         + """
+    leaving = threading.Event()
+
     def job():
-        while threading.main_thread().is_alive():
-            time.sleep(0.001)
+        leaving.wait(10)
         time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
@@ -405,6 +408,7 @@ def test_an_interrupt_during_the_final_join(kind: Kind) -> None:
     executor = ThreadPoolExecutor(1)
     executor.submit(job)
     executor.submit(x)
+    leaving.set()
     """
     )
     done = run_script(code, kind.module)
