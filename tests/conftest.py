@@ -19,6 +19,7 @@ import pytest
 import support
 from executors import KINDS, OURS, Kind
 from support import DEBUG, FLAVOURS, LIMIT, LOOPS, Flavour, Gate, LoopErrors, check_balance
+from thread_shim import thread_shim  # noqa: F401 (a fixture)
 
 import offgil
 
