@@ -8,7 +8,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps deps-tests build demo test test-quick test-cpp test-python soak lint format bench clean
+.PHONY: help deps deps-tests build demo test test-quick test-cpp test-python soak conformance lint format bench clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -42,6 +42,9 @@ test-python: deps  ## the Python tests on every interpreter found, then with PYT
 
 soak: deps  ## leave and fork the interpreter from every state, fifty times each, on every interpreter found
 	@$(PYTHON) .ci/check.py soak
+
+conformance: deps  ## CPython's own executor tests, twenty times over, on every interpreter found
+	@$(PYTHON) .ci/check.py conformance
 
 lint: deps  ## ruff, mypy --strict, clang-format, and the extension's stub against the extension
 	@$(PYTHON) .ci/check.py lint

@@ -6,6 +6,8 @@ lint     ruff, mypy, clang-format, and stubtest on the extension
 cpp      the C++ tests: plain, under ThreadSanitizer, under AddressSanitizer with UBSan
 python   the Python tests on every interpreter found, each normally and with PYTHONASYNCIODEBUG=1
 soak     the exit and fork tests fifty times over, on every interpreter found
+conformance
+         CPython's own executor tests twenty times over, on every interpreter found
 quick    the Python tests once, on the interpreter that runs this
 format   not a check: rewrite the sources as lint wants them
 
@@ -223,6 +225,12 @@ def soak(report: Report, here: Interpreter) -> None:
         report.step(f"{name}: exit and fork", partial(pytest, env={"OFFGIL_EXIT_REPEATS": "50"}))
 
 
+def conformance(report: Report, here: Interpreter) -> None:
+    for name, venv in environments(report, here):
+        suite = partial(run, python_of(venv), "tests/conformance/run.py")
+        report.step(f"{name}: CPython's executor tests", suite)
+
+
 def environments(report: Report, here: Interpreter) -> Iterator[tuple[str, Path]]:
     """Name and environment of every interpreter found, with offgil and its tests' needs in it."""
     for minor in MINORS:
@@ -279,6 +287,7 @@ GROUPS = {
     "cpp": cpp,
     "python": python,
     "soak": soak,
+    "conformance": conformance,
     "quick": quick,
     "format": rewrite,
 }

@@ -4,6 +4,7 @@
 * A loop's exception handler collects; what is still there when the test ends fails it.
 * Pools come in three flavours: the future that resumes its awaiter inside the drain, the plain
   asyncio.Future that serves as its oracle, and delivery by callback.
+* Executors come in two kinds: the standard library's serves as the oracle of ours.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 import pytest
 import support
+from executors import KINDS, OURS, Kind
 from support import DEBUG, FLAVOURS, LIMIT, LOOPS, Flavour, Gate, LoopErrors, check_balance
+from thread_shim import thread_shim  # noqa: F401 (a fixture)
 
 import offgil
 
@@ -79,6 +82,38 @@ async def make_pool(flavour: Flavour) -> AsyncIterator[Callable[..., offgil.Pool
 async def pool(make_pool: Callable[..., offgil.Pool]) -> offgil.Pool:
     """A pool with two workers."""
     return make_pool(2)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Choose the standard library's executor or ours."""
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=["ours"])
+def only_ours(request: pytest.FixtureRequest) -> Kind:
+    """Our executor, in a test of what the standard one does not have."""
+    return OURS
+
+
+@pytest.fixture
+def make_executor(kind: Kind) -> Iterator[Callable[..., Any]]:
+    """Make executors that are shut down when the test ends."""
+    made: list[Any] = []
+
+    def make(max_workers: int | None = 2, *args: Any, **options: Any) -> Any:
+        made.append(kind.new(max_workers, *args, **options))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def executor(make_executor: Callable[..., Any]) -> Any:
+    """An executor of either kind with two workers."""
+    return make_executor(2)
 
 
 @pytest.fixture

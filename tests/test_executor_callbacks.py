@@ -1,0 +1,135 @@
+"""Done callbacks: each exactly once, in order, whatever the ones before it raise."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from executors import both_sorts, hold
+from support import LIMIT, Gate, block_until
+
+from offgil import examples as ex
+
+
+@both_sorts
+def test_callbacks_run_in_order(
+    executor: Any, gate: Gate, echo: Callable[[int], int]
+) -> None:
+    """Each is given the future, which is done, once."""
+    hold(executor, gate, 2)
+    future = executor.submit(echo, 7)
+    seen: list[Any] = []
+    for i in range(50):
+        future.add_done_callback(lambda f, i=i: seen.append((i, f is future, f.result(0))))
+    assert seen == []
+    gate.open()
+    block_until(lambda: len(seen) == 50)
+    assert seen == [(i, True, 7) for i in range(50)]
+
+
+@both_sorts
+def test_a_late_callback_runs_at_once(executor: Any, echo: Callable[[int], int]) -> None:
+    """In the caller's thread, before add_done_callback returns."""
+    future = executor.submit(echo, 1)
+    assert future.result(LIMIT) == 1
+    seen: list[Any] = []
+    future.add_done_callback(lambda f: seen.append((f.result(), threading.get_ident())))
+    assert seen == [(1, threading.get_ident())]
+
+
+@both_sorts
+def test_a_cancel_calls_back_at_once(
+    executor: Any, gate: Gate, echo: Callable[[int], int]
+) -> None:
+    """In the thread that cancels, before cancel returns, and only once."""
+    hold(executor, gate, 2)
+    future = executor.submit(echo, 1)
+    seen: list[Any] = []
+    future.add_done_callback(lambda f: seen.append((f.cancelled(), threading.get_ident())))
+    assert future.cancel() and future.cancel()
+    assert seen == [(True, threading.get_ident())]
+    gate.open()
+    assert executor.submit(echo, 2).result(LIMIT) == 2
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("job", [(ex.spin, 1), (abs, -1), (ex.fail, "int"), (int, "x")], ids=str)
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+def test_a_failing_callback_is_logged(
+    executor: Any, gate: Gate, caplog: pytest.LogCaptureFixture, job: tuple[Any, ...], late: bool
+) -> None:
+    """'exception calling callback for <the future>', with the traceback; the rest still run."""
+    hold(executor, gate, 2)
+    future = executor.submit(*job)
+    seen: list[Any] = []
+    if late:
+        gate.open()
+        future.exception(LIMIT)
+    future.add_done_callback(seen.append)
+    future.add_done_callback(lambda _: 1 // 0)
+    future.add_done_callback(seen.append)
+    gate.open()
+    block_until(lambda: len(seen) == 2)
+    assert seen == [future, future]
+    (record,) = (r for r in caplog.records if r.name == "concurrent.futures")
+    assert record.getMessage() == f"exception calling callback for {future!r}"
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
+
+
+@both_sorts
+def test_callbacks_may_use_the_executor(executor: Any, echo: Callable[[int], int]) -> None:
+    """A callback submits the next job, a hundred times over, and asks a future that is done."""
+    ended = threading.Event()
+    results: list[int] = []
+
+    def again(future: Future[int]) -> None:
+        results.append(future.result())
+        if len(results) < 100:
+            executor.submit(echo, len(results)).add_done_callback(again)
+        else:
+            ended.set()
+
+    executor.submit(echo, 0).add_done_callback(again)
+    assert ended.wait(LIMIT)
+    assert results == [*range(100)]
+
+
+def test_a_callback_may_end_the_executor(make_executor: Callable[..., Any]) -> None:
+    """shutdown(wait=False) in a callback, on the worker, lets what waits finish."""
+    executor = make_executor(1)
+    told = threading.Event()
+
+    def end(_: Future[Any]) -> None:
+        executor.shutdown(wait=False)
+        told.set()
+
+    first = executor.submit(told.wait, 0)
+    rest = [executor.submit(abs, -i) for i in range(20)]
+    first.add_done_callback(end)
+    assert told.wait(LIMIT)
+    assert [future.result(LIMIT) for future in rest] == [*range(20)]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+
+
+def test_a_python_jobs_callbacks_run_on_its_worker(executor: Any, gate: Gate) -> None:
+    """So that they see the thread's own data that the job left behind."""
+    hold(executor, gate, 2)
+    mine = threading.local()
+    seen: list[Any] = []
+
+    def job() -> int:
+        mine.mark = object()
+        return threading.get_ident()
+
+    future = executor.submit(job)
+    future.add_done_callback(lambda _: seen.append((threading.get_ident(), hasattr(mine, "mark"))))
+    gate.open()
+    worker = future.result(LIMIT)
+    block_until(lambda: seen)
+    assert seen == [(worker, True)]

@@ -1,0 +1,165 @@
+"""Where ours differs from the standard pool on purpose: one test each, with both expectations.
+
+The README has the same list; the defects of the standard pool are in test_executor_defects.py.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from executors import PRELUDE, Kind, hold
+from support import LIMIT, Gate, block_until, check_script, os_threads
+
+import offgil
+from offgil import examples as ex
+
+
+def test_when_threads_start(make_executor: Callable[..., Any], kind: Kind) -> None:
+    """Standard: one for a submit that finds none idle. Ours: all, at the first submit."""
+    started: list[int] = []
+    executor = make_executor(4, initializer=lambda: started.append(threading.get_ident()))
+    before = os_threads()
+    executor.submit(abs, -1).result(LIMIT)
+    if kind.ours:
+        block_until(lambda: len(set(started)) == 4)
+        assert os_threads() - before >= 4
+    else:
+        assert os_threads() - before == 1 == len(started)
+
+
+def test_what_cannot_be_called(executor: Any, kind: Kind) -> None:
+    """Standard: the job fails. Ours: TypeError at submit, and nothing is queued."""
+    for fn in (None, 5, "echo", object()):
+        if kind.ours:
+            with pytest.raises(TypeError, match=rf"\bfn\b.*{type(fn).__name__}"):
+                executor.submit(fn)
+        else:
+            assert isinstance(executor.submit(fn).exception(LIMIT), TypeError)
+
+
+def test_arguments_that_a_native_function_does_not_take(executor: Any, kind: Kind) -> None:
+    """Standard: the job fails. Ours: the same error at submit, where the caller is."""
+    for fn, args, error in (
+        (ex.echo, ("x",), TypeError),
+        (ex.echo, (), TypeError),
+        (ex.echo, (1, 2), TypeError),
+        (ex.echo, (2**70,), OverflowError),
+    ):
+        if kind.ours:
+            with pytest.raises(error, match="echo"):
+                executor.submit(fn, *args)
+        else:
+            assert isinstance(executor.submit(fn, *args).exception(LIMIT), error)
+    assert executor.submit(ex.echo, 1).result(LIMIT) == 1
+
+
+def test_a_job_raises_stop_iteration(executor: Any, kind: Kind) -> None:
+    """Standard: result() raises it. Ours: RuntimeError from it, as inside a generator."""
+    future = executor.submit(next, iter(()))
+    error = future.exception(LIMIT)
+    if kind.ours:
+        assert type(error) is RuntimeError and isinstance(error.__cause__, StopIteration)
+        with pytest.raises(RuntimeError):
+            future.result()
+    else:
+        assert type(error) is StopIteration
+
+
+def test_where_a_native_jobs_callbacks_run(
+    make_executor: Callable[..., Any], kind: Kind, gate: Gate
+) -> None:
+    """Standard: on the worker. Ours: on one thread per executor, which Python knows by name."""
+    executor = make_executor(1, "mine")
+    hold(executor, gate, 1)
+    seen: list[tuple[str, bool]] = []
+
+    def note(_: Any) -> None:
+        thread = threading.current_thread()
+        seen.append((thread.name, thread in threading.enumerate()))
+
+    for _ in range(3):
+        executor.submit(ex.spin, 1).add_done_callback(note)
+    gate.open()
+    block_until(lambda: len(seen) == 3)
+    assert set(seen) == {("mine-gil" if kind.ours else "mine_0", True)}
+
+
+def test_signals_on_a_worker(executor: Any, kind: Kind) -> None:
+    """Standard: as the thread that submits. Ours: all blocked, so that the main thread gets them.
+
+    Python's handlers run on the main thread either way.
+    """
+    mask = executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(LIMIT)
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD} <= mask if kind.ours else not mask
+
+
+LATE = (
+    PRELUDE
+    + """
+    import offgil.examples as ex
+    executor = ThreadPoolExecutor(2)
+    executor.submit(x).result(10)
+
+    def late():
+        threading.main_thread().join()
+        try:
+            assert executor.submit(ex.echo, 5).result(10) == 5
+            executor.submit(x).result(10)
+            assert list(executor.map(abs, range(-9, 0))) == [*range(9, 0, -1)]
+            executor.submit(x)
+        except RuntimeError as error:
+            print(error, flush=True)
+
+    threading.Thread(target=late).start()
+"""
+)
+
+
+def test_a_thread_that_outlives_the_main_one(kind: Kind) -> None:
+    """Standard: refused (CPython #148280). Ours: it may submit, and nothing of it is lost."""
+    out = check_script(LATE, kind.module)
+    if kind.ours:
+        assert out == "xxx"
+    else:  # a worker may have called the executor shut down before
+        assert re.fullmatch("xcannot schedule new futures after (interpreter )?shutdown\n", out)
+
+
+def test_buffersize(executor: Any, kind: Kind) -> None:
+    """Standard: from Python 3.14 on. Ours: on every version (see test_executor_map.py)."""
+    if kind.ours or sys.version_info >= (3, 14):
+        assert list(executor.map(abs, [-1, -2], buffersize=1)) == [1, 2]
+    else:
+        with pytest.raises(TypeError):
+            executor.map(abs, [-1, -2], buffersize=1)
+
+
+def test_a_bound(kind: Kind) -> None:
+    """Standard: none. Ours: max_pending (see test_executor_backpressure.py)."""
+    if kind.ours:
+        kind.new(1, max_pending=1, on_full="raise").shutdown()
+    else:
+        with pytest.raises(TypeError):
+            kind.new(1, max_pending=1)
+
+
+def test_stats(only_ours: Kind) -> None:
+    """Standard: none. Ours counts as a pool does; native jobs that nobody watches need no GIL."""
+    with only_ours.new(1) as executor:
+        stats: Callable[[], offgil.PoolStats] = executor.stats  # type: ignore[attr-defined]
+        executor.submit(ex.echo, 1).result(LIMIT)
+        before = stats().gil_acquisitions
+        futures = [executor.submit(ex.spin, 1) for _ in range(100)]
+        assert all(future.exception(LIMIT) is None for future in futures)
+        assert stats().gil_acquisitions == before
+        executor.submit(ex.fail, "int").exception(LIMIT)
+        executor.submit(int, "x").exception(LIMIT)
+        executor.submit(abs, -1).result(LIMIT)
+    s = stats()
+    assert (s.submitted, s.completed, s.failed) == (104, 102, 2)
+    assert s.pending == s.running == s.cancelled == s.expired == 0

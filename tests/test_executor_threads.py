@@ -1,0 +1,270 @@
+"""The worker threads as Python sees them: names, frames, tracing, thread data, initializers."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import re
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from concurrent.futures.thread import BrokenThreadPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executors import Kind, hold
+from support import LIMIT, Gate, block_until, os_threads
+
+from offgil import examples as ex
+
+# --------------------------------------------------------------------------------------------------
+# names and frames
+
+
+def me() -> tuple[str, bool, bool, bool]:
+    """Say who runs this, and whether threading knows it."""
+    thread = threading.current_thread()
+    return (
+        thread.name,
+        thread in threading.enumerate(),
+        thread.ident == threading.get_ident() and thread.native_id == threading.get_native_id(),
+        thread.is_alive(),
+    )
+
+
+def test_a_job_knows_its_thread(make_executor: Callable[..., Any], gate: Gate) -> None:
+    """current_thread() is <prefix>_<n>, alive, and in threading.enumerate()."""
+    executor = make_executor(3, "mine")
+    both = threading.Barrier(3)
+
+    def job() -> tuple[str, bool, bool, bool]:
+        both.wait(LIMIT)
+        return me()
+
+    seen = [future.result(LIMIT) for future in [executor.submit(job) for _ in range(3)]]
+    assert sorted(seen) == [(f"mine_{n}", True, True, True) for n in range(3)]
+
+
+def test_the_default_name(kind: Kind) -> None:
+    """ThreadPoolExecutor-<m>_<n>, with another m for each executor."""
+    names = []
+    for _ in range(2):
+        with kind.new(1) as executor:
+            names.append(executor.submit(me).result(LIMIT)[0])
+    assert names[0] != names[1]
+    assert all(re.fullmatch(r"ThreadPoolExecutor-\d+_0", name) for name in names)
+
+
+def test_the_default_number_of_workers(kind: Kind) -> None:
+    """As many as the standard executor would start."""
+    with kind.new() as executor, Kind("standard", "concurrent.futures").new() as standard:
+        assert executor._max_workers == standard._max_workers
+
+
+def test_a_worker_is_one_thread_to_python(make_executor: Callable[..., Any]) -> None:
+    """From job to job the same Thread object, and thread-local data stays."""
+    executor = make_executor(1)
+    mine = threading.local()
+
+    def count() -> tuple[int, int]:
+        mine.count = getattr(mine, "count", 0) + 1
+        return mine.count, id(threading.current_thread())
+
+    seen = []
+    for _ in range(20):
+        seen.append(executor.submit(count).result(LIMIT))
+        executor.submit(ex.spin, 1).result(LIMIT)
+    assert [n for n, _ in seen] == [*range(1, 21)]
+    assert len({thread for _, thread in seen}) == 1
+
+
+def a_job_that_stands_still(gate: Gate) -> str:
+    return gate()
+
+
+def test_a_debugger_sees_the_jobs_frames(executor: Any, gate: Gate, tmp_path: Path) -> None:
+    """sys._current_frames and faulthandler's dump show the job, under its thread's identity."""
+    futures = [executor.submit(a_job_that_stands_still, gate) for _ in range(2)]
+    block_until(lambda: all(future.running() for future in futures))
+
+    def names(frame: Any) -> list[str]:
+        found = []
+        while frame is not None:
+            found.append(frame.f_code.co_name)
+            frame = frame.f_back
+        return found
+
+    def workers() -> list[int]:
+        frames = sys._current_frames()
+        return [t for t, f in frames.items() if "a_job_that_stands_still" in names(f)]
+
+    block_until(lambda: len(workers()) == 2)
+    known = {thread.ident: thread.name for thread in threading.enumerate()}
+    assert all(re.search(r"_[01]$", known[ident]) for ident in workers())
+    with open(tmp_path / "dump", "w+") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        assert file.read().count("in a_job_that_stands_still") == 2
+    gate.open()
+
+
+def traced(x: int) -> int:
+    return x + 1
+
+
+@pytest.mark.parametrize("name", ["profile", "trace"])
+def test_hooks_set_through_threading(kind: Kind, name: str) -> None:
+    """threading.setprofile and settrace apply to every job of workers that start afterwards."""
+    seen: list[tuple[str, str]] = []
+
+    def hook(frame: Any, event: str, _: Any) -> Any:
+        if frame.f_code is traced.__code__:
+            seen.append((event, threading.current_thread().name))
+        return hook
+
+    set_hook = getattr(threading, f"set{name}")
+    set_hook(hook)
+    try:
+        with kind.new(1, "hooked") as executor:
+            for i in range(3):
+                assert executor.submit(traced, i).result(LIMIT) == i + 1
+    finally:
+        set_hook(None)
+    assert {thread for _, thread in seen} == {"hooked_0"}
+    events = [event for event, _ in seen]
+    assert events.count("call") == events.count("return") == 3
+    if name == "trace":
+        assert events.count("line") == 3
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+@pytest.mark.parametrize("name", ["profile", "trace"])
+def test_hooks_set_in_all_threads(make_executor: Callable[..., Any], name: str) -> None:
+    """threading.setprofile_all_threads and settrace_all_threads reach workers that exist."""
+    executor = make_executor(1)
+    assert executor.submit(traced, 1).result(LIMIT) == 2
+    seen: list[str] = []
+
+    def hook(frame: Any, event: str, _: Any) -> Any:
+        if frame.f_code is traced.__code__:
+            seen.append(event)
+        return hook
+
+    set_hook = getattr(threading, f"set{name}_all_threads")
+    set_hook(hook)
+    try:
+        assert executor.submit(traced, 1).result(LIMIT) == 2
+    finally:
+        set_hook(None)
+    assert "call" in seen
+
+
+def test_a_deep_recursion_is_an_exception(executor: Any) -> None:
+    """RecursionError, not the end of the process: the stack is large enough."""
+
+    def deeper(n: int) -> int:
+        return deeper(n + 1) + 1
+
+    assert isinstance(executor.submit(deeper, 0).exception(LIMIT), RecursionError)
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+# --------------------------------------------------------------------------------------------------
+# initializers
+
+
+def test_the_initializer_runs_on_each_worker(make_executor: Callable[..., Any]) -> None:
+    """Once, before its first job, with initargs, on the same thread with the same name."""
+    mine = threading.local()
+    started: list[str] = []
+
+    def initialize(a: int, b: int) -> None:
+        mine.sum = a + b
+        started.append(threading.current_thread().name)
+
+    executor = make_executor(2, "init", initialize, (3, 4))
+    both = threading.Barrier(2)
+
+    def job() -> tuple[int, str]:
+        both.wait(LIMIT)
+        return mine.sum, threading.current_thread().name
+
+    futures = [executor.submit(job) for _ in range(2)]
+    assert sorted(f.result(LIMIT) for f in futures) == [(7, "init_0"), (7, "init_1")]
+    assert sorted(started) == ["init_0", "init_1"]
+    assert executor.submit(ex.echo, 1).result(LIMIT) == 1
+    assert len(started) == 2
+
+
+BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)], ids=["ValueError", "exit"])
+def test_an_initializer_that_fails(
+    kind: Kind, gate: Gate, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    """BrokenThreadPool from what waits, native or not, and from later submits; told as CRITICAL."""
+
+    def initialize() -> None:
+        gate()
+        raise error
+
+    before = os_threads()
+    caplog.set_level(logging.CRITICAL, "concurrent.futures")
+    executor = kind.new(1, initializer=initialize)
+    called: list[Any] = []
+    futures = [executor.submit(fn, 1) for fn in (abs, ex.echo) for _ in range(3)]
+    for future in futures:
+        future.add_done_callback(called.append)
+    gate.open()
+    for future in futures:
+        with pytest.raises(BrokenThreadPool, match=f"^{BROKEN}$") as caught:
+            future.result(LIMIT)
+        assert isinstance(caught.value, BrokenExecutor) and isinstance(caught.value, RuntimeError)
+    block_until(lambda: executor._broken)
+    for fn in (abs, ex.echo):
+        with pytest.raises(BrokenThreadPool, match=f"^{BROKEN}$"):
+            executor.submit(fn, 1)
+    block_until(lambda: len(called) == len(futures))
+    assert sorted(map(id, called)) == sorted(map(id, futures))
+    records = [r for r in caplog.records if r.name == "concurrent.futures"]
+    assert [(r.levelno, r.getMessage()) for r in records] == [
+        (logging.CRITICAL, "Exception in initializer:")
+    ]
+    assert records[0].exc_info is not None and records[0].exc_info[1] is error
+    caplog.clear()
+    error.__traceback__ = None
+    executor.shutdown()
+    assert os_threads() == before
+
+
+def test_an_initializer_that_fails_on_one_of_several(kind: Kind, gate: Gate) -> None:
+    """Whichever worker it is, every future ends, with a result or BrokenThreadPool."""
+    lock, count = threading.Lock(), [0]
+
+    def initialize() -> None:
+        with lock:
+            count[0] += 1
+            mine = count[0]
+        if mine == 2:
+            raise ValueError("the second one")
+
+    logger = logging.getLogger("concurrent.futures")
+    logger.disabled = True
+    try:
+        executor = kind.new(3, initializer=initialize)
+        futures = []
+        for i in range(50):
+            try:
+                futures.append(executor.submit(abs, -i))
+                futures.append(executor.submit(ex.echo, i))
+            except BrokenThreadPool:
+                break
+        hold_on = [future.exception(LIMIT) for future in futures]
+        assert all(e is None or isinstance(e, BrokenThreadPool) for e in hold_on)
+        block_until(lambda: executor._broken)
+        executor.shutdown()
+    finally:
+        logger.disabled = False
