@@ -115,7 +115,8 @@ async def test_install_makes_it_the_default(only_ours: Kind) -> None:
     assert await loop.run_in_executor(None, ex.echo, 5) == 5
     infos = await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
     assert infos[0][4] == ("127.0.0.1", 80)
-    assert executor.stats().submitted >= 42
+    by_name_resolution = not type(loop).__module__.startswith("uvloop")  # which has its own threads
+    assert executor.stats().submitted >= 41 + by_name_resolution
 
 
 async def test_install_on_a_given_loop(only_ours: Kind, loop_factory: Callable[[], Any]) -> None:

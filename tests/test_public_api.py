@@ -110,6 +110,8 @@ def test_the_signatures_are_the_promised_ones() -> None:
         "nice=0",
         "spin=0.0",
         "delivery='auto'",
+        "initializer=None",
+        "initargs=()",
     ]
     for method in (offgil.Pool.submit, offgil.Pool.run):
         assert parameters(method) == ["fn", "*args", "**kwargs"]

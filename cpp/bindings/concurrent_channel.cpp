@@ -43,6 +43,7 @@ void concurrent_channel::give_place_back() noexcept {
     const std::lock_guard lock(empty_mutex_);
     empty_.notify_all();
   }
+  core_.end_if_done();
   const auto last = std::move(held_core_);  // may end the pool, and this with it
 }
 

@@ -57,11 +57,12 @@ PyObject* running_state = nullptr;
 PyObject* finished_state = nullptr;
 PyObject* cancelled_state = nullptr;
 
-struct future_object {
-  PyObject_HEAD concurrent_job job;
-};
+constexpr std::size_t job_offset =
+    (sizeof(PyObject) + alignof(concurrent_job) - 1) / alignof(concurrent_job) * alignof(concurrent_job);
 
-concurrent_job& job_of(PyObject* future) noexcept { return reinterpret_cast<future_object*>(future)->job; }
+concurrent_job& job_of(PyObject* future) noexcept {
+  return *std::launder(reinterpret_cast<concurrent_job*>(reinterpret_cast<char*>(future) + job_offset));
+}
 
 concurrent_channel* channel_of(const concurrent_job& j) noexcept {
   return static_cast<concurrent_channel*>(j.destination);
@@ -174,8 +175,13 @@ std::optional<clock::time_point> deadline(PyObject* timeout) {
   const double seconds = PyFloat_AsDouble(timeout);
   if (seconds == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
   if (std::isnan(seconds)) throw py::value_error("timeout must not be NaN");
-  constexpr double longest = 1e9;  // seconds; nobody waits for thirty years
-  if (seconds >= longest) return std::nullopt;
+  constexpr double longest = 1e9;  // seconds: thirty years
+  constexpr double representable = 9.2e9;
+  if (seconds > representable) {
+    PyErr_SetString(PyExc_OverflowError, "timeout value is too large");
+    throw py::error_already_set();
+  }
+  if (seconds > longest) return std::nullopt;
   const std::chrono::duration<double> at_most(seconds < 0 ? 0 : seconds);
   return clock::now() + std::chrono::duration_cast<clock::duration>(at_most);
 }
@@ -368,7 +374,7 @@ PyObject* make_carrier_type(const py::dict& fields_of_fresh) {
                                     {Py_tp_doc, const_cast<char*>(doc)},
                                     {0, nullptr}}};
   PyType_Spec spec{
-      "offgil._core.JobCarrier", sizeof(future_object), 0,
+      "offgil._core.JobCarrier", job_offset + sizeof(concurrent_job), 0,
       Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
       slots.data()};
   PyObject* const type = PyType_FromSpec(&spec);
@@ -386,7 +392,7 @@ concurrent_job* create_concurrent_future() noexcept {
 }
 
 PyObject* future_of(concurrent_job& j) noexcept {
-  return reinterpret_cast<PyObject*>(reinterpret_cast<char*>(&j) - offsetof(future_object, job));
+  return reinterpret_cast<PyObject*>(reinterpret_cast<char*>(&j) - job_offset);
 }
 
 void take_outcome(concurrent_job& j) noexcept {

@@ -51,12 +51,15 @@ class executor {
   executor& operator=(const executor&) = delete;
 
   PyObject* submit(const submitted_call& call) {
-    check_not_shut_down();
-    if (!core_) start();
-    check_open(*core_, manners::of_executors);
+    get_ready();
     if (serves_loop_)
       if (const auto channel = channel_of_this_thread())
         return submit_to(*channel, call, worker_pool::when_full::refuse, manners::of_executors);
+    return submit_concurrent(call);
+  }
+
+  PyObject* submit_concurrent(const submitted_call& call) {
+    get_ready();
     const bool may_block = blocks_ && core_->engine().max_pending() != 0 && !must_not_block();
     return submit_to(*channel_, call, may_block);
   }
@@ -68,6 +71,12 @@ class executor {
   bool is_broken() const noexcept { return core_ && core_->is_broken(); }
 
  private:
+  void get_ready() {
+    check_not_shut_down();
+    if (!core_) start();
+    check_open(*core_, manners::of_executors);
+  }
+
   void check_not_shut_down() {
     if (is_shut_down_ || is_exiting()) raise_closed(manners::of_executors);
   }
@@ -139,7 +148,7 @@ void executor::shut_down(bool wait, bool cancel_futures) {
   is_shut_down_ = true;
   if (!core_ || core_->engine().was_left_behind_by_fork()) return;
   if (cancel_futures) {
-    core_->engine().cancel_waiting(owns_core_ ? nullptr : channel_);
+    core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_);
     channel_->bring();
   }
   if (owns_core_) core_->close();
@@ -161,11 +170,12 @@ void executor::wait_until_over() {
   if (owns_core_) core_->join();
 }
 
+template <PyObject* (executor::*door)(const submitted_call&)>
 PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     if (nargs < 1) throw py::type_error("submit() missing 1 required positional argument: 'fn'");
     try {
-      return this_object<executor>(self).submit(
+      return (this_object<executor>(self).*door)(
           {args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
     } catch (const std::system_error& e) {
       set_os_error(e);
@@ -186,10 +196,12 @@ std::unique_ptr<executor> make_executor(const py::object& workers, const py::obj
                                         const py::object& on_full, bool serves_loop, const py::object& pool) {
   const bool blocks = blocks_argument(on_full);
   if (!pool.is_none()) return std::make_unique<executor>(core_of_pool(pool), blocks, serves_loop);
-  pool_core::options options{.engine = {.workers = workers_argument(workers, "max_workers"),
-                                        .name = text_argument(name, "thread_name_prefix"),
-                                        .name_separator = '_',
-                                        .max_pending = max_pending_argument(max_pending)}};
+  pool_core::options options;
+  options.engine.workers = workers_argument(workers, "max_workers");
+  options.engine.name = text_argument(name, "thread_name_prefix");
+  options.engine.name_separator = '_';
+  options.engine.max_pending = max_pending_argument(max_pending);
+  options.has_no_owner = true;
   if (!initializer.is_none()) options.initializer = initializer;
   return std::make_unique<executor>(std::move(options), blocks, serves_loop);
 }
@@ -198,7 +210,7 @@ std::unique_ptr<executor> make_executor(const py::object& workers, const py::obj
 
 void bind_executor(py::module_& m) {
   static PyMethodDef submit_method = c_method(
-      "submit", &submit,
+      "submit", &submit<&executor::submit>,
       "submit($self, fn, /, *args, **kwargs)\n--\n\n"
       "Submit a job; return its future at once.\n\n"
       "Raises RuntimeError after shutdown() and while the interpreter ends, PoolBroken where an initializer "
@@ -207,11 +219,17 @@ void bind_executor(py::module_& m) {
       "thread "
       "must not\nblock: it runs an event loop, or a job of this executor. Otherwise it waits for room.");
 
+  static PyMethodDef submit_concurrent_method =
+      c_method("_submit_concurrent", &submit<&executor::submit_concurrent>,
+               "_submit_concurrent($self, fn, /, *args, **kwargs)\n--\n\n"
+               "Submit a job with a concurrent future, also on the thread of the loop that this serves.");
+
   py::class_<executor> type(m, "Executor", "The engine behind offgil.ThreadPoolExecutor.");
   type.def(py::init(&make_executor), py::kw_only(), py::arg("workers"), py::arg("name"),
            py::arg("initializer"), py::arg("max_pending"), py::arg("on_full"), py::arg("serves_loop"),
            py::arg("pool"));
   add_c_method(type, submit_method);
+  add_c_method(type, submit_concurrent_method);
   // Holds the GIL, but for the wait.
   type.def("_shut_down", &executor::shut_down, py::arg("wait"), py::arg("cancel_futures"),
            "Refuse new jobs; withdraw those that wait, wait for the others.");

@@ -121,13 +121,14 @@ std::unique_ptr<pool> make_pool(const py::object& workers, const py::object& nam
                                 const py::object& max_pending, const py::object& nice, const py::object& spin,
                                 const py::object& by, const py::object& initializer,
                                 const std::string& future_kind) {
-  pool_core::options options{.engine = {.workers = workers_argument(workers, "workers"),
-                                        .name = text_argument(name, "name"),
-                                        .max_pending = max_pending_argument(max_pending),
-                                        .nice = nice_argument(nice),
-                                        .spin = spin_argument(spin)},
-                             .by = delivery_argument(by),
-                             .style = &style_argument(future_kind)};
+  pool_core::options options;
+  options.engine.workers = workers_argument(workers, "workers");
+  options.engine.name = text_argument(name, "name");
+  options.engine.max_pending = max_pending_argument(max_pending);
+  options.engine.nice = nice_argument(nice);
+  options.engine.spin = spin_argument(spin);
+  options.by = delivery_argument(by);
+  options.style = &style_argument(future_kind);
   if (!initializer.is_none()) options.initializer = initializer;
   return std::make_unique<pool>(pool_core::start(std::move(options)));
 }

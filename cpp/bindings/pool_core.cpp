@@ -47,7 +47,8 @@ pool_core::pool_core(const options& with)
       style_(*with.style),
       lane_(with.engine.name + with.engine.name_separator, gil_acquisitions_),
       python_kinds_(lane_),
-      initializer_(with.initializer) {
+      initializer_(with.initializer),
+      has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
   if (initializer_) {
     engine.start_in = &lane_;
@@ -88,6 +89,12 @@ void pool_core::buried_where_it_cannot_die::operator()(pool_core* dying) const n
   if (dying->dispatcher_) dying->dispatcher_->let_end();
   dying->is_buried_ = true;
   graveyard().push_back(std::move(owned));
+  // Its threads end now, but for a moment that the main thread can wait. If not, later will do.
+  const auto soon_on_the_main_thread = [](void*) {
+    clear_graveyard(std::chrono::milliseconds(10));
+    return 0;
+  };
+  Py_AddPendingCall(soon_on_the_main_thread, nullptr);
 }
 
 std::vector<std::unique_ptr<pool_core>>& pool_core::graveyard() noexcept {
@@ -95,14 +102,15 @@ std::vector<std::unique_ptr<pool_core>>& pool_core::graveyard() noexcept {
   return *leaked;
 }
 
-void pool_core::clear_graveyard() noexcept {
-  std::vector<std::unique_ptr<pool_core>> rest;
-  auto& all = graveyard();
-  const auto ended = std::partition(all.begin(), all.end(), [](const auto& each) {
-    return each->is_on_own_thread() || !each->engine_->wait_until_finished(std::chrono::seconds(0));
+void pool_core::clear_graveyard(std::chrono::milliseconds patience) noexcept {
+  // Out of reach of other threads, which come here while the GIL is released.
+  auto all = std::exchange(graveyard(), {});
+  const auto ended = std::partition(all.begin(), all.end(), [patience](const auto& each) {
+    if (each->is_on_own_thread()) return true;
+    const py::gil_scoped_release threads_may_need_it;
+    return !each->engine_->wait_until_finished(patience);
   });
-  std::move(ended, all.end(), std::back_inserter(rest));
-  all.erase(ended, all.end());  // what remains dies with `rest`, which releases the GIL
+  graveyard().insert(graveyard().end(), std::move_iterator(all.begin()), std::move_iterator(ended));
 }
 
 // ---- channels ----
@@ -199,7 +207,7 @@ void pool_core::purge_all() noexcept {
   for (pool_core* each : all_cores())
     if (auto core = each->weak_from_this().lock()) alive.push_back(std::move(core));
   for (const auto& each : alive) each->purge();
-  clear_graveyard();
+  clear_graveyard(std::chrono::milliseconds(0));
 }
 
 // ---- the end ----
@@ -226,6 +234,15 @@ void pool_core::close() noexcept {
   for (const auto& each : seen)
     if (!each->is_in_use()) each->detach_threadsafe();
   purge();
+  end_if_done();
+}
+
+void pool_core::end_if_done() noexcept {
+  if (!has_no_owner_ || !dispatcher_ || !engine_->is_closed()) return;
+  const auto nothing_in_flight = [](const auto& each) { return each->in_flight() == 0; };
+  if (std::all_of(channels_.begin(), channels_.end(), nothing_in_flight) &&
+      std::all_of(concurrent_channels_.begin(), concurrent_channels_.end(), nothing_in_flight))
+    dispatcher_->let_end();
 }
 
 void pool_core::join() noexcept {

@@ -42,7 +42,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
     worker_pool::options engine;
     delivery by = delivery::automatic;
     future_style* style = &inline_futures();
-    py::object initializer;  // called without arguments on each worker before its first job; or null
+    py::object initializer;    // called without arguments on each worker before its first job; or null
+    bool has_no_owner = false;  // after close() nobody joins the threads: all end when the jobs have
   };
 
   // Starts the threads. Throws PoolError when one cannot start, and PoolClosed while Python exits.
@@ -88,6 +89,9 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // Whether join() has begun, or is over: nobody may be left to wake a loop.
   bool is_joined() const noexcept { return is_joined_; }
 
+  // To be called when a concurrent channel has nothing in flight any more.
+  void end_if_done() noexcept;
+
   // Forgets a channel that has been detached.
   void remove(loop_channel& channel) noexcept;
 
@@ -112,7 +116,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
     void operator()(pool_core* dying) const noexcept;
   };
   static std::vector<std::unique_ptr<pool_core>>& graveyard() noexcept;
-  static void clear_graveyard() noexcept;
+  static void clear_graveyard(std::chrono::milliseconds patience) noexcept;
 
   void run_initializer() noexcept;
   std::shared_ptr<loop_channel> connect(py::handle loop);
@@ -127,6 +131,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   gil_lane lane_;
   python_kinds python_kinds_;
   py::object initializer_;
+  const bool has_no_owner_;
   bool is_broken_ = false;
   bool is_buried_ = false;
   bool is_joined_ = false;

@@ -38,7 +38,7 @@ bool prepare(pool_core& core, bridge_job& j, const submitted_call& call, manners
 void raise_closed(manners how) {
   const bool by_exit = is_exiting();
   if (how == manners::of_executors)
-    raise(exceptions::get().pool_closed, by_exit ? "cannot schedule new futures after interpreter shutdown"
+    raise(PyExc_RuntimeError, by_exit ? "cannot schedule new futures after interpreter shutdown"
                                                  : "cannot schedule new futures after shutdown");
   raise(exceptions::get().pool_closed, by_exit
                                            ? "the pool was closed because the interpreter is shutting down"

@@ -70,13 +70,15 @@ run_queue::claim run_queue::take() {
   return portion_taken;
 }
 
-job_list run_queue::take_all(const completion_sink* only) {
+job_list run_queue::take_all(const completion_sink* only, std::size_t spared) {
   job_list taken;
   for (auto& [priority, level] : levels_) {
     job_list left;
     while (!level.empty()) {
       job& j = level.pop_front();
-      (only == nullptr || j.destination == only ? taken : left).push_back(j);
+      const bool stays = spared != 0 || (only != nullptr && j.destination != only);
+      if (spared != 0) --spared;
+      (stays ? left : taken).push_back(j);
     }
     level = std::move(left);
   }

@@ -137,16 +137,40 @@ bool worker_pool::cancel(job& j, bool abandon) noexcept {
   return true;
 }
 
-std::size_t worker_pool::cancel_waiting(const completion_sink* only) noexcept {
-  return withdraw_waiting(only, refusal::none);
+std::size_t worker_pool::cancel_waiting() noexcept {
+  return withdraw([this] { return take_waiting(); }, refusal::none);
+}
+
+std::size_t worker_pool::cancel_unclaimed(const completion_sink* only) noexcept {
+  return withdraw(
+      [this, only] {
+        take_back_claimed();
+        return queue_.take_all(only, searching_);
+      },
+      refusal::none);
 }
 
 void worker_pool::break_down() noexcept {
   close();
-  withdraw_waiting(nullptr, refusal::broken);
+  withdraw([this] { return take_waiting(); }, refusal::broken);
 }
 
-std::size_t worker_pool::withdraw_waiting(const completion_sink* only, refusal why) noexcept {
+// Under mutex_, like the next.
+job_list worker_pool::take_waiting() noexcept {
+  // What a worker has claimed and not laid out yet, it withdraws itself: see run().
+  withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
+  take_back_claimed();
+  return queue_.take_all();
+}
+
+void worker_pool::take_back_claimed() noexcept {
+  collect();
+  for (const auto& each : workers_)
+    queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_seq_cst)));
+}
+
+template <class Choice>
+std::size_t worker_pool::withdraw(Choice choose, refusal why) noexcept {
   job_list withdrawn;
   job_list told;
   std::size_t count = 0;
@@ -154,13 +178,8 @@ std::size_t worker_pool::withdraw_waiting(const completion_sink* only, refusal w
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
-    // What a worker has claimed and not laid out yet, it withdraws itself: see run().
-    if (only == nullptr) withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
     withdrawn_as_ = why;
-    collect();
-    for (const auto& each : workers_)
-      queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_seq_cst)));
-    withdrawn = queue_.take_all(only);
+    withdrawn = choose();
     queue_length_.store(queue_.size(), std::memory_order_relaxed);
     call = reserve_worker_for_backlog();  // for others, who stood behind a job that runs
     count = count_withdrawn(withdrawn);

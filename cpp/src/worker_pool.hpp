@@ -87,9 +87,12 @@ class worker_pool final : private io_threads::guest {
   // job meanwhile.
   bool cancel(job& j, bool abandon = true) noexcept;
 
-  // Withdraws every job that still waits, or that waits for `only` this destination, of which one that a
-  // worker has claimed counts as running. Returns how many.
-  std::size_t cancel_waiting(const completion_sink* only = nullptr) noexcept;
+  // Withdraws every job that still waits. Returns how many.
+  std::size_t cancel_waiting() noexcept;
+
+  // The same for those of one destination, or any if null; but what a worker has claimed, or has been called
+  // for, counts as running.
+  std::size_t cancel_unclaimed(const completion_sink* only) noexcept;
 
   // The workers are of no use any more: closes, and refuses what waits.
   void break_down() noexcept;
@@ -130,7 +133,10 @@ class worker_pool final : private io_threads::guest {
   void run(worker& self, job_list jobs) noexcept;
   void run_one(worker& self, job& j) noexcept;
   void withdraw_portion(worker& self, job& first) noexcept;
-  std::size_t withdraw_waiting(const completion_sink* only, refusal why) noexcept;
+  template <class Choice>
+  std::size_t withdraw(Choice choose, refusal why) noexcept;
+  job_list take_waiting() noexcept;
+  void take_back_claimed() noexcept;
   std::size_t count_withdrawn(const job_list& jobs) noexcept;
   job_list take_idle_watchers() noexcept;
   void stop_searching(worker& self) noexcept;

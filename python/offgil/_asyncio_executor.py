@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from offgil import _core
 from offgil._executor import ThreadPoolExecutor, default_max_workers
 from offgil._pool import Pool
+
+T = TypeVar("T")
 
 
 class AsyncioExecutor(ThreadPoolExecutor):
@@ -47,6 +52,12 @@ class AsyncioExecutor(ThreadPoolExecutor):
             serves_loop=True,
             pool=pool,
         )
+
+    def _submit_for_map(
+        self, fn: Callable[..., T], *arguments: Any
+    ) -> concurrent.futures.Future[T]:
+        # Whose iterator blocks: futures of the loop would not be done before it goes on.
+        return self._submit_concurrent(fn, *arguments)
 
 
 def install(

@@ -77,9 +77,6 @@ class Pool:
     @property
     def running(self) -> int: ...
 
-class JobCarrier:
-    """The job inside a future of an executor."""
-
 @final
 class Future(concurrent.futures.Future[_T]):
     """The future of a job: a concurrent.futures.Future whose cancel() withdraws the job."""
@@ -99,6 +96,9 @@ class Executor:
         pool: Pool | None,
     ) -> None: ...
     def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> concurrent.futures.Future[_T]: ...
+    def _submit_concurrent(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> concurrent.futures.Future[_T]: ...
     def _shut_down(self, wait: bool, cancel_futures: bool) -> None: ...

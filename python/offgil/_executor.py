@@ -126,11 +126,18 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         first = deque(
-            self.submit(fn, *arguments) for arguments in itertools.islice(calls, buffersize)
+            self._submit_for_map(fn, *arguments)
+            for arguments in itertools.islice(calls, buffersize)
         )
         # Nothing but unfinished jobs may keep an executor that its owner has dropped.
         ahead = _Ahead(weakref.ref(self), fn, calls) if buffersize is not None else None
         return _results(first, ahead, deadline)
+
+    def _submit_for_map(
+        self, fn: Callable[..., T], *arguments: Any
+    ) -> concurrent.futures.Future[T]:
+        """Submit one call of a `map`: by `submit`, which a subclass may have made its own."""
+        return self.submit(fn, *arguments)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse new jobs; with ``wait``, return when every accepted one has ended.
@@ -182,7 +189,7 @@ class _Ahead:
         if executor is None:
             return
         for arguments in itertools.islice(self._calls, 1):
-            futures.append(executor.submit(self._fn, *arguments))
+            futures.append(executor._submit_for_map(self._fn, *arguments))
 
 
 def _results(

@@ -159,13 +159,29 @@ TEST(worker_pool_cancel, withdraws_what_waits_for_one_destination_and_leaves_the
   ASSERT_TRUE(busy.occupies_a_worker_of(pool));
   for (std::size_t i = 0; i < count; ++i)
     pool.submit(jobs[i].prepare(note, i % 3 == 0 ? elsewhere.queue : back.queue)), jobs[i].id = i;
-  EXPECT_EQ(pool.cancel_waiting(&elsewhere.queue), count / 3);
+  EXPECT_EQ(pool.cancel_unclaimed(&elsewhere.queue), count / 3);
   ASSERT_TRUE(elsewhere.receive<test_job>(count / 3, [](test_job& j) { EXPECT_EQ(j.runs, 0); }));
-  EXPECT_EQ(pool.cancel_waiting(&elsewhere.queue), 0U);
+  EXPECT_EQ(pool.cancel_unclaimed(&elsewhere.queue), 0U);
   busy.release();
   ASSERT_TRUE(back.receive(1 + count - count / 3));
   EXPECT_EQ(order.size(), count - count / 3);
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST(worker_pool_cancel, of_what_no_worker_has_claimed_spares_what_one_was_called_for) {
+  constexpr std::size_t count = 10;
+  consumer back;
+  kind_of quick([](test_job&) {});
+  for (int round = 0; round < 200; ++round) {
+    std::vector<test_job> jobs(count);
+    worker_pool pool(with_workers(3));
+    for (test_job& j : jobs) pool.submit(j.prepare(quick, back.queue));
+    const std::size_t withdrawn = pool.cancel_unclaimed(nullptr);
+    EXPECT_LT(withdrawn, count) << "the first submit has called a worker";
+    std::size_t runs = 0;
+    ASSERT_TRUE(back.receive<test_job>(count, [&runs](test_job& j) { runs += j.runs; }));
+    EXPECT_EQ(runs, count - withdrawn);
+  }
 }
 
 TEST(worker_pool_cancel, of_a_job_that_runs_can_leave_it_alone) {
