@@ -249,11 +249,9 @@ async def test_a_job_raises_stop_iteration(
     loop = asyncio.get_running_loop()
     future = loop.run_in_executor(make_executor(1), next, iter(()))
     try:
-        await asyncio.wait_for(future, patience(kind))
-    except RuntimeError as error:
-        assert isinstance(error.__cause__, StopIteration)
-    else:
-        pytest.fail("nothing was raised")
+        with pytest.raises(RuntimeError) as caught:
+            await asyncio.wait_for(future, patience(kind))
+        assert isinstance(caught.value.__cause__, StopIteration)
     finally:
         if not kind.ours:
             loop_errors.take()

@@ -75,10 +75,10 @@ INDENT = {"initial_indent": "  ", "subsequent_indent": "    "}
 def classes(modules: list[ModuleType]) -> Iterator[type[unittest.TestCase]]:
     for module in modules:
         for thing in vars(module).values():
-            if isinstance(thing, type) and issubclass(thing, unittest.TestCase):
-                # Not the base class, nor what another of the modules has only imported.
-                if thing.__module__ == module.__name__ and names_of(thing):
-                    yield thing
+            # Without the base class, and without what a module has only imported from another.
+            is_case = isinstance(thing, type) and issubclass(thing, unittest.TestCase)
+            if is_case and thing.__module__ == module.__name__ and names_of(thing):
+                yield thing
 
 
 def names_of(case: type[unittest.TestCase]) -> list[str]:
@@ -175,10 +175,10 @@ def share_out(executor: str, times: int, at_once: int) -> int:
     """Run the rounds in several processes; return the exit status."""
     start = time.monotonic()
     shares = [times // at_once + (i < times % at_once) for i in range(at_once)]
+    command = (sys.executable, __file__, "--at-once", "1")
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, "--executor", executor]
-            + ["--times", str(share), "--at-once", "1"],
+            [*command, "--executor", executor, "--times", str(share)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
