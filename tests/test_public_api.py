@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import types
+from concurrent.futures.thread import BrokenThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import offgil
 PACKAGE = Path(offgil.__file__).parent
 
 NAMES = {
+    "AsyncioExecutor",
     "Histogram",
     "NativeError",
     "NativeFunction",
@@ -27,6 +29,9 @@ NAMES = {
     "PoolError",
     "PoolFull",
     "PoolStats",
+    "ThreadPoolExecutor",
+    "install",
+    "to_thread",
 }
 
 
@@ -52,10 +57,14 @@ def test_public_things_say_that_they_are_offgils(name: str) -> None:
 
 
 def test_the_exceptions_form_one_family() -> None:
-    """PoolError is a RuntimeError; closed, full and broken are PoolErrors."""
+    """PoolError is a RuntimeError; closed, full and broken are PoolErrors.
+
+    A broken pool is the standard library's, too.
+    """
     assert offgil.PoolError.__bases__ == (RuntimeError,)
-    for error in (offgil.PoolClosed, offgil.PoolFull, offgil.PoolBroken):
+    for error in (offgil.PoolClosed, offgil.PoolFull):
         assert error.__bases__ == (offgil.PoolError,)
+    assert offgil.PoolBroken.__bases__ == (offgil.PoolError, BrokenThreadPool)
     assert offgil.NativeError.__bases__ == (Exception,)
 
 

@@ -64,19 +64,38 @@ void add_note(const py::object& exception, const std::string& note) noexcept {
   Py_XDECREF(done);
 }
 
+void log_exception(const char* level, const char* message, const py::object& about,
+                   const py::object& exception) noexcept {
+  guarded(0, [&] {
+    const auto logger = py::module_::import("logging").attr("getLogger")("concurrent.futures");
+    const auto log = logger.attr(level);
+    about ? log(message, about, py::arg("exc_info") = exception)
+          : log(message, py::arg("exc_info") = exception);
+    return 0;
+  });
+  PyErr_Clear();
+}
+
 void bind_errors(py::module_& m) {
+  const auto executor_errors = py::module_::import("concurrent.futures.thread");
   exceptions& all = the_exceptions;
   all.pool_error = define(m, "PoolError", PyExc_RuntimeError, "Base of what a pool raises about itself.");
   all.pool_closed = define(m, "PoolClosed", all.pool_error, "The pool has been closed; make a new one.");
   all.pool_full =
       define(m, "PoolFull", all.pool_error, "max_pending jobs wait already; use run(), or submit later.");
-  all.pool_broken = define(m, "PoolBroken", all.pool_error,
-                           "The pool's threads are gone, for example in a forked child; make a new pool.");
+  const auto broken = py::make_tuple(py::handle(all.pool_error), executor_errors.attr("BrokenThreadPool"));
+  all.pool_broken =
+      define(m, "PoolBroken", broken.ptr(),
+             "The pool's threads are of no use: they stayed behind in a fork, or an initializer "
+             "failed; make a new pool.");
   all.native_error = define(m, "NativeError", PyExc_Exception,
                             "A native function threw something that has no counterpart in Python.");
   const auto asyncio = py::module_::import("asyncio");
   all.cancelled = asyncio.attr("CancelledError").cast<py::object>().release().ptr();
   all.invalid_state = asyncio.attr("InvalidStateError").cast<py::object>().release().ptr();
+  const auto futures = py::module_::import("concurrent.futures");
+  all.future_cancelled = futures.attr("CancelledError").cast<py::object>().release().ptr();
+  all.future_invalid_state = futures.attr("InvalidStateError").cast<py::object>().release().ptr();
 }
 
 }  // namespace offgil::python

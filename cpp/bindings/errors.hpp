@@ -17,11 +17,17 @@ struct exceptions {
   PyObject* pool_full;
   PyObject* pool_broken;
   PyObject* native_error;
-  PyObject* cancelled;      // asyncio.CancelledError
-  PyObject* invalid_state;  // asyncio.InvalidStateError
+  PyObject* cancelled;             // asyncio.CancelledError
+  PyObject* invalid_state;         // asyncio.InvalidStateError
+  PyObject* future_cancelled;      // concurrent.futures.CancelledError
+  PyObject* future_invalid_state;  // concurrent.futures.InvalidStateError
 
   static const exceptions& get() noexcept;
 };
+
+// What PoolBroken says when an initializer was the reason; the standard library's words.
+inline constexpr const char* initializer_failed =
+    "A thread initializer failed, the thread pool is not usable anymore";
 
 // Raises in Python and unwinds C++ up to the binding.
 [[noreturn]] void raise(PyObject* type, const std::string& message);
@@ -35,6 +41,11 @@ void restore_raised(py::object exception) noexcept;
 
 // Sets the OSError that belongs to an error of the operating system.
 void set_os_error(const std::system_error& e) noexcept;
+
+// Logs an exception where concurrent.futures logs its own: at `level` ("error", "critical"), as the message
+// with `about` for its %r.
+void log_exception(const char* level, const char* message, const py::object& about,
+                   const py::object& exception) noexcept;
 
 // Adds a note to an exception, for example the name of the job that raised it.
 void add_note(const py::object& exception, const std::string& note) noexcept;

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "errors.hpp"
+#include "thread_identity.hpp"
 
 namespace offgil::python {
 namespace {
@@ -19,6 +22,8 @@ namespace py = pybind11;
 struct attachment {
   PyThreadState* state = nullptr;
   PyGILState_STATE before{};
+  std::optional<thread_identity> identity;
+  bool is_inside_lane = false;
 };
 thread_local attachment this_thread;
 
@@ -46,23 +51,31 @@ void tell_residents_to_leave() {
 
 }  // namespace
 
-void gil_lane::enter() noexcept {
+void gil_lane::enter(unsigned worker) noexcept {
   if (this_thread.state != nullptr) {
     PyEval_RestoreThread(this_thread.state);
   } else {
     this_thread.before = PyGILState_Ensure();
     this_thread.state = PyThreadState_Get();
+    this_thread.identity.emplace(prefix_ + std::to_string(worker));
   }
+  this_thread.is_inside_lane = true;
   acquisitions_.fetch_add(1, std::memory_order_relaxed);
 }
 
-void gil_lane::leave() noexcept { PyEval_SaveThread(); }
+void gil_lane::leave() noexcept {
+  this_thread.is_inside_lane = false;
+  PyEval_SaveThread();
+}
 
 void gil_lane::retire() noexcept {
   PyEval_RestoreThread(this_thread.state);
+  this_thread.identity.reset();
+  this_thread.state = nullptr;
   PyGILState_Release(this_thread.before);  // the last one on this thread: deletes the state
-  this_thread = {};
 }
+
+bool gil_lane::is_inside() noexcept { return this_thread.is_inside_lane; }
 
 void resident::move_in() { residents().push_back(this); }
 

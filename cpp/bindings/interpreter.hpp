@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
+#include <utility>
 
 #include "job.hpp"
 
@@ -14,14 +16,19 @@ namespace offgil::python {
 // own end, so that threading.local lives as long as the thread and taking the GIL costs no thread state.
 class gil_lane final : public lane {
  public:
-  // `acquisitions` counts the times a worker takes the GIL.
-  explicit gil_lane(std::atomic<std::uint64_t>& acquisitions) noexcept : acquisitions_(acquisitions) {}
+  // `acquisitions` counts the times a worker takes the GIL. In Python the threads are called <prefix><n>.
+  gil_lane(std::string prefix, std::atomic<std::uint64_t>& acquisitions) noexcept
+      : prefix_(std::move(prefix)), acquisitions_(acquisitions) {}
 
-  void enter() noexcept override;
+  // Whether the calling thread is a worker inside its lane: it holds the GIL, unless the job has released it.
+  static bool is_inside() noexcept;
+
+  void enter(unsigned worker) noexcept override;
   void leave() noexcept override;
   void retire() noexcept override;
 
  private:
+  std::string prefix_;
   std::atomic<std::uint64_t>& acquisitions_;
 };
 

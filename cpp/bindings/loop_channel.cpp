@@ -18,12 +18,6 @@ constexpr std::chrono::milliseconds time_budget{1};
 constexpr unsigned callbacks_per_look = 16;
 // Futures that are resolved before the first of their callbacks runs.
 constexpr unsigned resolved_at_once = 1024;
-// How much may be queued before a parked worker is called for it: work that is worth the call; or three
-// quarters of what is in flight, whose last quarter has results to give meanwhile, but never just a few. And
-// how short a job must be known to be to wait for others.
-constexpr run_time_estimate::nanoseconds most_work_owed = run_queue::worth_a_wake_up;
-constexpr std::size_t fewest_jobs_owed = 64;
-constexpr run_time_estimate::nanoseconds short_enough_to_wait{5'000};
 
 bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }
 
@@ -120,19 +114,9 @@ worker_pool::admission loop_channel::submit(bridge_job& j, worker_pool::when_ful
   return answer;
 }
 
-// Calling a worker costs more than many a job. Short jobs are queued at once, for any worker that is awake,
-// but a parked one is called only for some of them together: at the end of the drain or of the loop's turn.
+// Short jobs wait for others, at most until the end of the drain or of the loop's turn.
 worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) noexcept {
-  const run_time_estimate& estimate = j.kind->estimate;
-  const bool is_short = estimate.known() && estimate.value() < short_enough_to_wait;
-  if (is_short) work_owed_ += estimate.value();
-  ++jobs_owed_;
-  const bool is_much =
-      jobs_owed_ >= std::max(fewest_jobs_owed, in_flight_ - in_flight_ / 4) || work_owed_ >= most_work_owed;
-  if (!is_short || in_flight_ == 1 || is_much) {
-    forget_what_is_owed();
-    return worker_pool::wake_up::now;
-  }
+  if (owed_.is_due_with(j.kind->estimate, in_flight_)) return worker_pool::wake_up::now;
   if (draining_ == 0 && !flush_is_scheduled_) {
     if (!call_soon(flush_callable_.ptr(), nullptr, nullptr)) {
       PyErr_Clear();
@@ -143,15 +127,8 @@ worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) noexcept {
   return worker_pool::wake_up::may_wait;
 }
 
-void loop_channel::forget_what_is_owed() noexcept {
-  jobs_owed_ = 0;
-  work_owed_ = {};
-}
-
 void loop_channel::flush_wake_up() noexcept {
-  if (jobs_owed_ == 0) return;
-  forget_what_is_owed();
-  core_->engine().flush_wake_up();
+  if (owed_.pay()) core_->engine().flush_wake_up();
 }
 
 void loop_channel::hand_back_when_idle(bridge_job& j) noexcept {

@@ -12,6 +12,7 @@
 #include "future_style.hpp"
 #include "job_list.hpp"
 #include "mailbox.hpp"
+#include "owed_wake_up.hpp"
 #include "running_loop.hpp"
 #include "worker_pool.hpp"
 
@@ -107,7 +108,6 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
  private:
   worker_pool::wake_up wake_up_for(const bridge_job& j) noexcept;
   void flush_wake_up() noexcept;
-  void forget_what_is_owed() noexcept;
   enum class pause { none, out_of_time, error };
   pause deliver(clock::time_point until) noexcept;
   void resolve_some() noexcept;
@@ -134,8 +134,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   job_list resolved_;  // callbacks pending
   std::size_t in_flight_ = 0;
   std::uint64_t delivered_ = 0;
-  std::size_t jobs_owed_ = 0;  // queued since a worker was last called
-  run_time_estimate::nanoseconds work_owed_{0};
+  owed_wake_up owed_;
   unsigned draining_ = 0;  // more than one where a callback runs the loop
   bool flush_is_scheduled_ = false;
   bool loop_debugs_ = false;

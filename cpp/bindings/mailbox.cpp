@@ -1,7 +1,7 @@
 // mailbox.cpp - where workers leave the finished jobs of one event loop.
 #include "mailbox.hpp"
 
-#include "dispatcher.hpp"
+#include "loop_channel.hpp"
 
 namespace offgil::python {
 
@@ -10,6 +10,10 @@ void mailbox::wake() noexcept {
     descriptor_->wake();
   else
     dispatcher_->announce(*this);
+}
+
+void mailbox::on_dispatch() noexcept {
+  if (owner != nullptr) owner->drain_soon_threadsafe();
 }
 
 }  // namespace offgil::python

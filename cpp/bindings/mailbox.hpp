@@ -5,18 +5,18 @@
 #include <utility>
 
 #include "completion_queue.hpp"
+#include "dispatcher.hpp"
 #include "wakeup.hpp"
 
 namespace offgil::python {
 
-class dispatcher;
 class loop_channel;
 
 // A completion queue with the means to call its consumer: a descriptor that an event loop watches, or the
 // dispatcher's thread. Belongs to the pool and is handed from one event loop to the next: workers touch a
 // mailbox after their job is out of their hands, so it must outlive their threads, not the loop. A wake-up
 // that comes too late finds the next owner, to whom it is a spurious one.
-class mailbox final : public completion_queue, private waker {
+class mailbox final : public completion_queue, private waker, private announced {
  public:
   // Watched by an event loop. Throws std::system_error when no descriptor can be had.
   mailbox() : completion_queue(static_cast<waker&>(*this)), descriptor_(std::make_unique<wakeup>()) {}
@@ -31,12 +31,11 @@ class mailbox final : public completion_queue, private waker {
     if (is_watched()) descriptor_->clear();
   }
 
-  loop_channel* owner = nullptr;      // guarded by the GIL
-  mailbox* next_announced = nullptr;  // the dispatcher's list
-  bool is_announced = false;          // likewise
+  loop_channel* owner = nullptr;  // guarded by the GIL
 
  private:
   void wake() noexcept override;
+  void on_dispatch() noexcept override;
 
   std::unique_ptr<wakeup> descriptor_;
   std::shared_ptr<dispatcher> dispatcher_;

@@ -1,8 +1,10 @@
 // module.cpp - table of contents of offgil._core.
 #include <pybind11/pybind11.h>
 
+#include "concurrent_future.hpp"
 #include "cpu_count.hpp"
 #include "errors.hpp"
+#include "executor.hpp"
 #include "future_style.hpp"
 #include "interpreter.hpp"
 #include "names.hpp"
@@ -22,7 +24,9 @@ PYBIND11_MODULE(_core_in_main_interpreter, m) {
   bind_errors(m);
   bind_native_function(m);
   prepare_inline_futures();
+  bind_concurrent_future(m);
   bind_pool(m);
+  bind_executor(m);
   m.def("usable_cpu_count", &offgil::usable_cpu_count,
         "CPUs that this process may use: affinity and cgroup quota.");
   install_exit_hook();

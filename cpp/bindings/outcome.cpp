@@ -14,12 +14,19 @@ py::object wrapped_stop_iteration(const py::object& stop) noexcept {
   return wrapper;
 }
 
+py::object exception_of(refusal why) noexcept {
+  if (why == refusal::closed)
+    PyErr_SetString(exceptions::get().pool_closed, "the pool was closed while the job waited for room in it");
+  else
+    PyErr_SetString(exceptions::get().pool_broken, initializer_failed);
+  return take_raised();
+}
+
 }  // namespace
 
 outcome::outcome(bridge_job& j) noexcept {
-  if (j.refused) {
-    PyErr_SetString(exceptions::get().pool_closed, "the pool was closed while the job waited for room in it");
-    exception_ = take_raised();
+  if (j.refused != refusal::none) {
+    exception_ = exception_of(j.refused);
     return;
   }
   if (j.state.load(std::memory_order_acquire) == job_state::cancelled) return;

@@ -2,6 +2,8 @@
 #include "pool_core.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <system_error>
 #include <utility>
 
 #include "errors.hpp"
@@ -18,11 +20,46 @@ std::vector<pool_core*>& all_cores() {
 
 }  // namespace
 
-pool_core::pool_core(worker_pool::options engine, delivery by, future_style& style)
-    : name_(engine.name), delivery_(by), style_(style), python_kinds_(lane_), engine_([&] {
-        const py::gil_scoped_release threads_may_start;
-        return std::make_unique<worker_pool>(std::move(engine)).release();
-      }()) {
+// ---- beginning and end ----
+
+std::shared_ptr<pool_core> pool_core::start(options with) {
+  const auto refuse_at_exit = [] {
+    if (is_exiting())
+      raise(exceptions::get().pool_closed, "no pool can be made while the interpreter is shutting down");
+  };
+  refuse_at_exit();
+  purge_all();
+  std::shared_ptr<pool_core> made;
+  try {
+    made = std::shared_ptr<pool_core>(std::unique_ptr<pool_core>(new pool_core(with)).release(),
+                                      buried_where_it_cannot_die());
+  } catch (const std::system_error& e) {
+    raise(exceptions::get().pool_error, e.what());
+  }
+  refuse_at_exit();  // it may have begun while the threads started, with the GIL released
+  made->move_in();
+  return made;
+}
+
+pool_core::pool_core(const options& with)
+    : name_(with.engine.name),
+      delivery_(with.by),
+      style_(*with.style),
+      lane_(with.engine.name + with.engine.name_separator, gil_acquisitions_),
+      python_kinds_(lane_),
+      initializer_(with.initializer) {
+  auto engine = with.engine;
+  if (initializer_) {
+    engine.start_in = &lane_;
+    engine.on_start = [this] { run_initializer(); };
+  }
+  std::unique_ptr<worker_pool> started;
+  {
+    const py::gil_scoped_release threads_may_start;
+    started = std::make_unique<worker_pool>(std::move(engine));
+  }
+  engine_ = unless_forked<worker_pool>(started.release());
+  if (is_broken_) engine_->break_down();  // already
   all_cores().push_back(this);
 }
 
@@ -34,7 +71,43 @@ pool_core::~pool_core() {
   if (dispatcher_) dispatcher_->stop();
 }
 
+// On a worker, with the GIL; perhaps before the constructor has ended.
+void pool_core::run_initializer() noexcept {
+  PyObject* const result = PyObject_CallNoArgs(initializer_.ptr());
+  Py_XDECREF(result);
+  if (result != nullptr) return;
+  log_exception("critical", "Exception in initializer:", {}, take_raised());
+  is_broken_ = true;
+  if (engine_) engine_->break_down();
+}
+
+void pool_core::buried_where_it_cannot_die::operator()(pool_core* dying) const noexcept {
+  std::unique_ptr<pool_core> owned(dying);
+  if (!dying->is_on_own_thread()) return;
+  dying->close();
+  if (dying->dispatcher_) dying->dispatcher_->let_end();
+  dying->is_buried_ = true;
+  graveyard().push_back(std::move(owned));
+}
+
+std::vector<std::unique_ptr<pool_core>>& pool_core::graveyard() noexcept {
+  static auto* const leaked = std::make_unique<std::vector<std::unique_ptr<pool_core>>>().release();
+  return *leaked;
+}
+
+void pool_core::clear_graveyard() noexcept {
+  std::vector<std::unique_ptr<pool_core>> rest;
+  auto& all = graveyard();
+  const auto ended = std::partition(all.begin(), all.end(), [](const auto& each) {
+    return each->is_on_own_thread() || !each->engine_->wait_until_finished(std::chrono::seconds(0));
+  });
+  std::move(ended, all.end(), std::back_inserter(rest));
+  all.erase(ended, all.end());  // what remains dies with `rest`, which releases the GIL
+}
+
 // ---- channels ----
+
+std::shared_ptr<loop_channel> pool_core::shared_channel() { return channel().shared_from_this(); }
 
 loop_channel& pool_core::channel() {
   if (last_used_ && last_used_->is_known_to_run()) return *last_used_;
@@ -77,14 +150,24 @@ std::shared_ptr<loop_channel> pool_core::watched_channel(py::handle loop) {
 }
 
 std::shared_ptr<loop_channel> pool_core::announced_channel(py::handle loop) {
-  if (!dispatcher_)
-    dispatcher_ = std::shared_ptr<dispatcher>(
-        std::make_unique<dispatcher>(name_, gil_acquisitions_).release(), destroy_unless_forked());
   auto box = free_mailbox(false);
-  if (!box) mailboxes_.push_back(box = std::make_shared<mailbox>(dispatcher_));
+  if (!box) mailboxes_.push_back(box = std::make_shared<mailbox>(its_dispatcher()));
   auto made = std::make_shared<loop_channel>(shared_from_this(), std::move(box), loop);
   made->watch();
   return made;
+}
+
+concurrent_channel& pool_core::open_concurrent_channel() {
+  auto made = std::make_unique<concurrent_channel>(*this);
+  concurrent_channels_.emplace_back(made.release());
+  return *concurrent_channels_.back();
+}
+
+const std::shared_ptr<dispatcher>& pool_core::its_dispatcher() {
+  if (!dispatcher_)
+    dispatcher_ = std::shared_ptr<dispatcher>(
+        std::make_unique<dispatcher>(name_, gil_acquisitions_).release(), destroy_unless_forked());
+  return dispatcher_;
 }
 
 // One that no channel has, and no loop watches any more.
@@ -116,11 +199,21 @@ void pool_core::purge_all() noexcept {
   for (pool_core* each : all_cores())
     if (auto core = each->weak_from_this().lock()) alive.push_back(std::move(core));
   for (const auto& each : alive) each->purge();
+  clear_graveyard();
 }
 
 // ---- the end ----
 
+bool pool_core::is_on_own_thread() const noexcept {
+  return engine_->is_on_own_thread() || (dispatcher_ && dispatcher_->is_on_own_thread());
+}
+
 void pool_core::check_usable() const {
+  check_not_forked();
+  if (is_broken_) raise(exceptions::get().pool_broken, initializer_failed);
+}
+
+void pool_core::check_not_forked() const {
   if (engine_->was_left_behind_by_fork())
     raise(exceptions::get().pool_broken,
           "this pool's threads stayed in the parent process when it was forked; make a new pool");
@@ -143,6 +236,7 @@ void pool_core::join() noexcept {
     engine_->wait_until_finished(std::chrono::hours(24));
     if (dispatcher_) dispatcher_->stop();
   }
+  for (const auto& each : concurrent_channels_) each->bring();
   wakeups_of_old_mailboxes_ = wakeups();
   mailboxes_.clear();  // no thread is left to touch them; channels that still deliver hold their own
 }
@@ -150,7 +244,7 @@ void pool_core::join() noexcept {
 // Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait.
 void pool_core::leave_interpreter() noexcept {
   const auto alive = weak_from_this().lock();
-  if (!alive) return;  // being destroyed, which waits for the threads
+  if (!alive && !is_buried_) return;  // being destroyed, which waits for the threads
   if (engine_->was_left_behind_by_fork()) return;
   engine_->close();
   py::object interrupt;
@@ -168,6 +262,7 @@ void pool_core::leave_interpreter() noexcept {
     const py::gil_scoped_release thread_may_need_it;
     if (dispatcher_) dispatcher_->stop();
   }
+  for (const auto& each : concurrent_channels_) each->bring();
   const auto seen = channels_;
   for (const auto& each : seen) {
     each->drop_arrived_threadsafe();

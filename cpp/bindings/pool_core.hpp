@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "concurrent_channel.hpp"
 #include "dispatcher.hpp"
 #include "interpreter.hpp"
 #include "loop_channel.hpp"
@@ -37,8 +38,15 @@ using unless_forked = std::unique_ptr<T, destroy_unless_forked>;
 // Guarded by the GIL. Lives until its Pool is gone and its channels have nothing in flight.
 class pool_core final : public resident, public std::enable_shared_from_this<pool_core> {
  public:
-  // Starts the threads. Throws std::system_error when one cannot start.
-  pool_core(worker_pool::options engine, delivery by, future_style& style);
+  struct options {
+    worker_pool::options engine;
+    delivery by = delivery::automatic;
+    future_style* style = &inline_futures();
+    py::object initializer;  // called without arguments on each worker before its first job; or null
+  };
+
+  // Starts the threads. Throws PoolError when one cannot start, and PoolClosed while Python exits.
+  static std::shared_ptr<pool_core> start(options with);
   ~pool_core() override;
 
   worker_pool& engine() noexcept { return *engine_; }
@@ -50,11 +58,26 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // where no descriptor or thread can be had.
   loop_channel& channel();
 
+  // The same, for who remembers it.
+  std::shared_ptr<loop_channel> shared_channel();
+
   // Whether there is one already. Throws as above.
   bool has_channel() const;
 
-  // Throws PoolBroken in a forked child.
+  // A way for concurrent futures, of which there may be several. Throws std::system_error when the
+  // dispatcher's thread cannot start.
+  concurrent_channel& open_concurrent_channel();
+
+  // The thread that brings what nobody else does; started when first needed. Throws std::system_error.
+  const std::shared_ptr<dispatcher>& its_dispatcher();
+
+  // Throws PoolBroken in a forked child; and where an initializer has failed.
+  void check_not_forked() const;
   void check_usable() const;
+  bool is_broken() const noexcept { return is_broken_; }
+
+  // Whether the calling thread is one that the end of the pool has to wait for.
+  bool is_on_own_thread() const noexcept;
 
   // Refuses new jobs. Channels with nothing in flight are detached, the others detach themselves later.
   void close() noexcept;
@@ -82,6 +105,16 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   void leave_interpreter() noexcept override;
 
  private:
+  explicit pool_core(const options& with);
+
+  // The last one who held it may be a thread of its own, which cannot join itself.
+  struct buried_where_it_cannot_die {
+    void operator()(pool_core* dying) const noexcept;
+  };
+  static std::vector<std::unique_ptr<pool_core>>& graveyard() noexcept;
+  static void clear_graveyard() noexcept;
+
+  void run_initializer() noexcept;
   std::shared_ptr<loop_channel> connect(py::handle loop);
   std::shared_ptr<loop_channel> watched_channel(py::handle loop);
   std::shared_ptr<loop_channel> announced_channel(py::handle loop);
@@ -91,14 +124,18 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   const delivery delivery_;
   future_style& style_;
   std::atomic<std::uint64_t> gil_acquisitions_{0};
-  gil_lane lane_{gil_acquisitions_};
+  gil_lane lane_;
   python_kinds python_kinds_;
-  std::shared_ptr<dispatcher> dispatcher_;
+  py::object initializer_;
+  bool is_broken_ = false;
+  bool is_buried_ = false;
   bool is_joined_ = false;
+  std::shared_ptr<dispatcher> dispatcher_;
   std::uint64_t wakeups_of_old_mailboxes_ = 0;
   std::vector<std::shared_ptr<mailbox>> mailboxes_;  // all, for as long as threads may touch them
   std::vector<std::shared_ptr<loop_channel>> channels_;
   std::shared_ptr<loop_channel> last_used_;
+  std::vector<unless_forked<concurrent_channel>> concurrent_channels_;
   unless_forked<worker_pool> engine_;  // last: its threads use the above
 };
 

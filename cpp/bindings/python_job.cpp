@@ -17,7 +17,7 @@ struct call {
   PyObject* arguments;  // tuple: positional, then the values of `names`
   PyObject* names;      // tuple, or null
   union {
-    PyObject* context;
+    PyObject* context;  // null: the thread's own
     PyObject* outcome;
   };
 
@@ -39,12 +39,17 @@ PyObject* tuple_of(PyObject* const* items, std::size_t count) noexcept {
   return tuple;
 }
 
-PyObject* invoke(const call& c) noexcept {
-  if (PyContext_Enter(c.context) != 0) return nullptr;
+PyObject* invoke_here(const call& c) noexcept {
   const Py_ssize_t named = c.names == nullptr ? 0 : PyTuple_GET_SIZE(c.names);
   PyObject* const* const items = &PyTuple_GET_ITEM(c.arguments, 0);
   const auto positional = static_cast<std::size_t>(PyTuple_GET_SIZE(c.arguments) - named);
-  PyObject* const result = PyObject_Vectorcall(c.callable, items, positional, c.names);
+  return PyObject_Vectorcall(c.callable, items, positional, c.names);
+}
+
+PyObject* invoke(const call& c) noexcept {
+  if (c.context == nullptr) return invoke_here(c);
+  if (PyContext_Enter(c.context) != 0) return nullptr;
+  PyObject* const result = invoke_here(c);
   if (result != nullptr) {
     if (PyContext_Exit(c.context) == 0) return result;
     Py_DECREF(result);
@@ -67,12 +72,12 @@ const void* code_of(PyObject* callable) noexcept {
 }  // namespace
 
 bool python_kind::prepare(bridge_job& j, PyObject* callable, PyObject* const* args, std::size_t nargs,
-                          PyObject* kwnames) noexcept {
+                          PyObject* kwnames, manners how) noexcept {
   const std::size_t named = kwnames == nullptr ? 0 : static_cast<std::size_t>(PyTuple_GET_SIZE(kwnames));
   PyObject* const arguments = tuple_of(args, nargs + named);
   if (arguments == nullptr) return false;
-  PyObject* const context = PyContext_CopyCurrent();
-  if (context == nullptr) {
+  PyObject* context = nullptr;
+  if (how == manners::of_asyncio && (context = PyContext_CopyCurrent()) == nullptr) {
     Py_DECREF(arguments);
     return false;
   }
@@ -88,7 +93,7 @@ bool python_kind::run(job& base) noexcept {
   PyObject* const result = invoke(c);
   PyObject* const outcome = result != nullptr ? result : exception_of(j).release().ptr();
   c.release_arguments();
-  Py_DECREF(c.context);
+  Py_XDECREF(c.context);
   c.outcome = outcome;
   return result != nullptr;
 }
@@ -110,7 +115,8 @@ void python_kind::discard(bridge_job& j) noexcept {
 // Noted while the callable is still there to be named.
 py::object python_kind::exception_of(const bridge_job& j) const noexcept {
   py::object raised = take_raised();
-  add_note(raised, "in job " + callable_name(callable_of(j)));
+  const bool is_asyncio = std::launder(reinterpret_cast<const call*>(j.storage.data()))->context != nullptr;
+  if (is_asyncio) add_note(raised, "in job " + callable_name(callable_of(j)));
   return raised;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <memory>
 
 #include "bridge_job.hpp"
@@ -9,14 +10,18 @@
 
 namespace offgil::python {
 
+// Whose customs a callable meets. Those of asyncio.to_thread: it runs in a copy of the submitter's context;
+// and its exception tells of the job. Or those of concurrent.futures: it does neither.
+enum class manners : std::uint8_t { of_asyncio, of_executors };
+
 // Jobs of Python callables. They run in the GIL's lane: a worker takes the GIL once for a run of them.
 class python_kind final : public bridge_kind {
  public:
   explicit python_kind(gil_lane& lane) noexcept : bridge_kind(&lane) {}
 
-  // Takes the arguments of a vectorcall and a copy of the caller's context. False with an exception set.
-  bool prepare(bridge_job& j, PyObject* callable, PyObject* const* args, std::size_t nargs,
-               PyObject* kwnames) noexcept;
+  // Takes the arguments of a vectorcall. False with an exception set.
+  bool prepare(bridge_job& j, PyObject* callable, PyObject* const* args, std::size_t nargs, PyObject* kwnames,
+               manners how) noexcept;
 
   bool run(job& j) noexcept override;
   py::object callable_of(const bridge_job& j) const noexcept override;

@@ -23,9 +23,10 @@ py::tuple histogram_tuple(const histogram::snapshot& of) {
 
 }  // namespace
 
-py::dict stats_dict(pool_core& core) {
-  core.purge();
-  const pool_stats engine = core.engine().stats();
+py::dict stats_dict(pool_core* core) {
+  if (core != nullptr) core->purge();
+  const pool_stats engine = core != nullptr ? core->engine().stats() : pool_stats{};
+  const delivery_counters counters = core != nullptr ? core->counters : delivery_counters{};
   py::tuple busy(engine.worker_busy.size());
   for (std::size_t i = 0; i < engine.worker_busy.size(); ++i) busy[i] = seconds(engine.worker_busy[i]);
   py::dict all;
@@ -36,12 +37,12 @@ py::dict stats_dict(pool_core& core) {
   all["pending"] = engine.pending;
   all["running"] = engine.running;
   all["rejected"] = engine.rejected;
-  all["dropped"] = core.counters.dropped;
-  all["gil_acquisitions"] = core.gil_acquisitions();
-  all["wakeups"] = core.wakeups();
-  all["batches"] = core.counters.batches;
-  all["inline_wakeups"] = core.counters.inline_wakeups;
-  all["forwarded_callbacks"] = core.counters.forwarded_callbacks;
+  all["dropped"] = counters.dropped;
+  all["gil_acquisitions"] = core != nullptr ? core->gil_acquisitions() : 0;
+  all["wakeups"] = core != nullptr ? core->wakeups() : 0;
+  all["batches"] = counters.batches;
+  all["inline_wakeups"] = counters.inline_wakeups;
+  all["forwarded_callbacks"] = counters.forwarded_callbacks;
   all["worker_busy_seconds"] = busy;
   all["wait_seconds"] = histogram_tuple(engine.wait_time);
   all["run_seconds"] = histogram_tuple(engine.run_time);

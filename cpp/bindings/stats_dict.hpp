@@ -7,7 +7,7 @@ namespace offgil::python {
 
 class pool_core;
 
-// One entry per field of offgil.PoolStats. Needs the GIL.
-pybind11::dict stats_dict(pool_core& core);
+// One entry per field of offgil.PoolStats; all zero where there is no pool yet. Needs the GIL.
+pybind11::dict stats_dict(pool_core* core);
 
 }  // namespace offgil::python

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "completion_sink.hpp"
 #include "job_list.hpp"
 
 namespace offgil {
@@ -24,12 +25,12 @@ class waker {
 //
 // A producer touches the queue and its waker after the job is out of its hands. Both must therefore outlive
 // the producers' threads, not only their jobs.
-class completion_queue {
+class completion_queue : public completion_sink {
  public:
   explicit completion_queue(waker& consumer) noexcept : consumer_(consumer) {}
 
   // Any thread.
-  void push(job& j) noexcept {
+  void push(job& j) noexcept override {
     job* head = head_.load(std::memory_order_relaxed);
     do {
       j.next = head == attended() ? nullptr : head;

@@ -63,7 +63,7 @@ io_threads::io_threads(unsigned count, const std::string& name, int nice, guest&
   try {
     for (unsigned i = 0; i < count; ++i) {
       auto body = [&own, i] { own.run(i); };
-      own.threads.push_back(std::make_unique<thread>(name + '-' + std::to_string(i), nice, std::move(body)));
+      own.threads.push_back(std::make_unique<thread>(name + std::to_string(i), nice, std::move(body)));
     }
   } catch (...) {
     own.io.stop();  // those that have started return at once, and are joined with `threads`

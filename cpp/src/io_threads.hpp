@@ -24,7 +24,7 @@ class io_threads {
     virtual void on_thread_end() noexcept = 0;
   };
 
-  // Starts `count` threads called <name>-<n>, or none: throws std::system_error when one cannot start.
+  // Starts `count` threads called <name><n>, or none: throws std::system_error when one cannot start.
   io_threads(unsigned count, const std::string& name, int nice, guest& of);
   ~io_threads();  // after let_end(): joins
   io_threads(const io_threads&) = delete;

@@ -10,7 +10,7 @@
 
 namespace offgil {
 
-class completion_queue;
+class completion_sink;
 struct job;
 
 // A lane is what a worker must hold while it runs certain jobs, for example the GIL for Python callables.
@@ -19,9 +19,9 @@ struct job;
 class lane {
  public:
   virtual ~lane() = default;
-  virtual void enter() noexcept = 0;   // may block
-  virtual void leave() noexcept = 0;   // never blocks
-  virtual void retire() noexcept = 0;  // once, when a thread that has entered ends; may block
+  virtual void enter(unsigned worker) noexcept = 0;  // by the worker's number; may block
+  virtual void leave() noexcept = 0;                 // never blocks
+  virtual void retire() noexcept = 0;                // once, when a thread that has entered ends; may block
 };
 
 // What all jobs of one function share. Owned by the function; outlives every job of it. Thread-safe.
@@ -49,33 +49,39 @@ class job_kind {
 // running -> abandoned -> done        nobody wants the result; the run goes on to its end
 enum class job_state : std::uint8_t { waiting, running, cancelled, abandoned, done };
 
+// Why the engine hands a job back that nobody has cancelled and that never ran.
+enum class refusal : std::uint8_t {
+  none,
+  closed,  // the pool closed before it had room for the job
+  broken   // the pool lost the use of its workers
+};
+
 // One unit of work. It lives in memory of its submitter, who gets it back exactly once, through
 // `destination`, whatever happened to it. Until then nobody else may move or free it.
 struct job {
   job* next = nullptr;  // link of whichever list holds the job
   job_kind* kind = nullptr;
-  completion_queue* destination = nullptr;
+  completion_sink* destination = nullptr;
   clock::time_point submitted_at{};
   std::atomic<job_state> state{job_state::waiting};
   std::int8_t priority = 0;
   bool succeeded = false;  // written by the worker before the job is handed back
   bool accepted = false;   // stands in the intake or run queue, or has left them; guarded by the pool's mutex
                            // once it is in the pool's hands
-  bool refused = false;    // handed back because the pool closed before the job was accepted
+  refusal refused = refusal::none;  // why it was handed back without having run, unless it was cancelled
 
-  // Withdraws a job that still waits. True: it will never run. A job that runs is marked instead, so that
-  // it is counted as cancelled when it ends. Any thread.
+  // Withdraws a job that still waits. True: it will never run. Any thread.
+  bool withdraw() noexcept {
+    job_state expected = job_state::waiting;
+    return state.compare_exchange_strong(expected, job_state::cancelled, std::memory_order_acq_rel);
+  }
+
+  // The same; but a job that runs is marked, so that it is counted as cancelled when it ends.
   bool cancel() noexcept {
-    job_state seen = state.load(std::memory_order_acquire);
-    for (;;) {
-      if (seen == job_state::waiting) {
-        if (state.compare_exchange_weak(seen, job_state::cancelled, std::memory_order_acq_rel)) return true;
-      } else if (seen == job_state::running) {
-        if (state.compare_exchange_weak(seen, job_state::abandoned, std::memory_order_acq_rel)) return false;
-      } else {
-        return false;
-      }
-    }
+    if (withdraw()) return true;
+    job_state expected = job_state::running;
+    state.compare_exchange_strong(expected, job_state::abandoned, std::memory_order_acq_rel);
+    return false;
   }
 };
 

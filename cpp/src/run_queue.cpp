@@ -70,12 +70,18 @@ run_queue::claim run_queue::take() {
   return portion_taken;
 }
 
-job_list run_queue::take_all() {
-  job_list all;
-  while (job_list* level = next_level(false))
-    while (!level->empty()) all.push_back(level->pop_front());
-  size_ = 0;
-  return all;
+job_list run_queue::take_all(const completion_sink* only) {
+  job_list taken;
+  for (auto& [priority, level] : levels_) {
+    job_list left;
+    while (!level.empty()) {
+      job& j = level.pop_front();
+      (only == nullptr || j.destination == only ? taken : left).push_back(j);
+    }
+    level = std::move(left);
+  }
+  size_ -= taken.size();
+  return taken;
 }
 
 bool run_queue::is_worth_another_worker() const noexcept {

@@ -45,8 +45,8 @@ class run_queue {
   // travels alone.
   claim take();
 
-  // Takes everything.
-  job_list take_all();
+  // Takes everything, or only what goes back to one destination.
+  job_list take_all(const completion_sink* only = nullptr);
 
   // Whether what waits is worth waking one more worker, who costs about as much as `worth_a_wake_up` of work.
   // Taken from the next job as a typical one. Short jobs in a lane are not: they would only queue for it.

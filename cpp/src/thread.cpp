@@ -22,13 +22,13 @@ struct start_block {
   std::function<void()> body;
 };
 
-// To what the kernel keeps of a name. What tells the threads of one pool apart stands behind the last hyphen:
-// it is kept, and the pool's own name is cut.
+// To what the kernel keeps of a name. What tells the threads of one pool apart stands behind the last hyphen
+// or underscore: it is kept, and the pool's own name is cut.
 std::string shortened(const std::string& name) {
   constexpr std::size_t kernel_limit = 15;
   if (name.size() <= kernel_limit) return name;
-  const std::size_t hyphen = name.rfind('-');
-  const std::string suffix = hyphen == std::string::npos ? "" : name.substr(hyphen);
+  const std::size_t separator = name.find_last_of("-_");
+  const std::string suffix = separator == std::string::npos ? "" : name.substr(separator);
   if (suffix.size() >= kernel_limit) return name.substr(0, kernel_limit);
   return name.substr(0, kernel_limit - suffix.size()) + suffix;
 }

@@ -16,9 +16,10 @@ class worker_pool;
 // Owned by the pool. The thread writes; others read, and may take over `rest`.
 struct alignas(64) worker {
   // Reserves more than there are lanes: enter() is called where nothing may be thrown.
-  explicit worker(const worker_pool& of) : pool(&of) { lanes_entered.reserve(8); }
+  worker(const worker_pool& of, unsigned number) : pool(&of), index(number) { lanes_entered.reserve(8); }
 
   const worker_pool* pool;
+  unsigned index;
 
   // The jobs that follow the running one in the claimed portion. Whoever exchanges it for null owns them:
   // the worker itself when it gets there, or the sentinel when the running job takes longer than expected.
@@ -43,7 +44,7 @@ struct alignas(64) worker {
     if (wanted == nullptr) return;
     if (std::find(lanes_entered.begin(), lanes_entered.end(), wanted) == lanes_entered.end())
       lanes_entered.push_back(wanted);
-    wanted->enter();
+    wanted->enter(index);
     inside = wanted;
   }
 

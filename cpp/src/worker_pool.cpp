@@ -30,7 +30,8 @@ bool never_started(const job& j) noexcept {
 std::vector<std::unique_ptr<worker>> make_workers(unsigned count, const worker_pool& of) {
   std::vector<std::unique_ptr<worker>> made;
   made.reserve(count);
-  while (made.size() < count) made.push_back(std::make_unique<worker>(of));
+  while (made.size() < count)
+    made.push_back(std::make_unique<worker>(of, static_cast<unsigned>(made.size())));
   return made;
 }
 
@@ -50,15 +51,24 @@ worker_pool::worker_pool(options with)
       max_pending_(with.max_pending),
       // Spinning workers on a CPU that somebody else needs only steal from him.
       spin_(with.workers > usable_cpu_count() ? std::chrono::nanoseconds{0} : with.spin),
+      start_in_(with.start_in),
+      on_start_(std::move(with.on_start)),
+      waiters_(with.workers),
       parked_(with.workers),
       workers_(make_workers(with.workers, *this)),
-      threads_(with.workers, with.name, with.nice, *this) {
+      threads_(with.workers, with.name + with.name_separator, with.nice, *this) {
   tell(log::level::info, "started with", workers(), "workers");
 }
 
 worker_pool::~worker_pool() { close(); }
 
-void worker_pool::on_thread_start(unsigned index) noexcept { this_worker = workers_[index].get(); }
+void worker_pool::on_thread_start(unsigned index) noexcept {
+  this_worker = workers_[index].get();
+  if (!on_start_) return;
+  this_worker->enter(start_in_);
+  on_start_();
+  this_worker->leave_lane();
+}
 
 void worker_pool::on_thread_end() noexcept {
   for (lane* each : std::exchange(this_worker, nullptr)->lanes_entered) each->retire();
@@ -110,8 +120,14 @@ void worker_pool::flush_wake_up() noexcept {
   if (call) threads_.call();
 }
 
-bool worker_pool::cancel(job& j) noexcept {
-  if (!j.cancel()) return false;
+bool worker_pool::wait_until_admitted(const job& j, std::chrono::nanoseconds at_most) {
+  std::unique_lock lock(mutex_);
+  return admitted_.wait_for(lock, at_most,
+                            [&j] { return j.accepted || j.refused != refusal::none || never_started(j); });
+}
+
+bool worker_pool::cancel(job& j, bool abandon) noexcept {
+  if (!(abandon ? j.cancel() : j.withdraw())) return false;
   {
     const std::lock_guard lock(mutex_);
     if (!j.accepted) return true;  // leaves the line without a trace when its turn comes
@@ -121,24 +137,37 @@ bool worker_pool::cancel(job& j) noexcept {
   return true;
 }
 
-std::size_t worker_pool::cancel_waiting() noexcept {
+std::size_t worker_pool::cancel_waiting(const completion_sink* only) noexcept {
+  return withdraw_waiting(only, refusal::none);
+}
+
+void worker_pool::break_down() noexcept {
+  close();
+  withdraw_waiting(nullptr, refusal::broken);
+}
+
+std::size_t worker_pool::withdraw_waiting(const completion_sink* only, refusal why) noexcept {
   job_list withdrawn;
   job_list told;
   std::size_t count = 0;
+  bool call = false;
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
     // What a worker has claimed and not laid out yet, it withdraws itself: see run().
-    withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
+    if (only == nullptr) withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
+    withdrawn_as_ = why;
     collect();
     for (const auto& each : workers_)
       queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_seq_cst)));
-    withdrawn = queue_.take_all();
-    if (withdrawn.empty()) return 0;
-    queue_length_.store(0, std::memory_order_relaxed);
+    withdrawn = queue_.take_all(only);
+    queue_length_.store(queue_.size(), std::memory_order_relaxed);
+    call = reserve_worker_for_backlog();  // for others, who stood behind a job that runs
     count = count_withdrawn(withdrawn);
-    ++withdrawals_under_way_;
+    if (!withdrawn.empty()) ++withdrawals_under_way_;
   }
+  if (call) threads_.call();
+  if (withdrawn.empty()) return 0;
   hand_back(std::move(withdrawn));
   serve_line();
   {
@@ -157,8 +186,11 @@ std::size_t worker_pool::cancel_waiting() noexcept {
 // Under mutex_: before that, nobody may see them end.
 std::size_t worker_pool::count_withdrawn(const job_list& jobs) noexcept {
   std::size_t count = 0;
-  for (job* j = jobs.front(); j != nullptr; j = j->next)
-    if (j->cancel()) ++count;
+  for (job* j = jobs.front(); j != nullptr; j = j->next) {
+    if (!j->withdraw()) continue;  // its consumer came before us
+    j->refused = withdrawn_as_;
+    ++count;
+  }
   cancelled_waiting_.fetch_add(count, std::memory_order_release);
   return count;
 }
@@ -187,13 +219,14 @@ void worker_pool::close() noexcept {
     refused = std::move(line_);
     line_length_.store(0, std::memory_order_relaxed);
     for (job* j = refused.front(); j != nullptr; j = j->next) {
-      j->refused = true;
+      j->refused = refusal::closed;
       if (!never_started(*j)) count_rejection();
     }
     call = reserve_worker_for_backlog();
     over = is_idle();
     waiting = queue_.size();
   }
+  admitted_.notify_all();
   tell(log::level::info, "closed with", waiting, "jobs waiting");
   hand_back(std::move(refused));
   if (call) threads_.call();
@@ -461,6 +494,7 @@ job_list worker_pool::admit_from_line() noexcept {
       accept(first);
   }
   line_length_.store(line_.size(), std::memory_order_relaxed);
+  admitted_.notify_all();
   return gone;
 }
 

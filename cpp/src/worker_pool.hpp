@@ -3,8 +3,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -20,6 +22,7 @@
 #include "log.hpp"
 #include "run_queue.hpp"
 #include "stats.hpp"
+#include "waiting_room.hpp"
 
 namespace offgil {
 
@@ -43,9 +46,12 @@ class worker_pool final : private io_threads::guest {
   struct options {
     unsigned workers = usable_cpu_count();
     std::string name = "offgil";       // threads are called <name>-<n>
+    char name_separator = '-';         // or otherwise
     std::size_t max_pending = 0;       // jobs that may wait; 0: any number
     int nice = 0;                      // added to the threads' niceness
     std::chrono::nanoseconds spin{0};  // how long an idle worker looks for work before it parks
+    lane* start_in = nullptr;          // where each worker calls on_start before its first job
+    std::function<void()> on_start;    // must not throw
   };
 
   // Starts all threads or none. Throws std::system_error when one cannot start.
@@ -72,12 +78,21 @@ class worker_pool final : private io_threads::guest {
   // Called here for every job that is refused, and by who answers `closed` in the pool's place.
   void count_rejection() noexcept { rejected_.fetch_add(1, std::memory_order_relaxed); }
 
-  // Withdraws a job that was submitted. True: it never runs, and is handed back. False: it runs or has run.
-  // For the job's consumer only: nobody may free the job meanwhile.
-  bool cancel(job& j) noexcept;
+  // Waits until a job that was put in line has left it: it is accepted, refused or withdrawn. False on
+  // timeout. The caller keeps the job from being freed.
+  bool wait_until_admitted(const job& j, std::chrono::nanoseconds at_most);
 
-  // Withdraws every job that still waits. Returns how many.
-  std::size_t cancel_waiting() noexcept;
+  // Withdraws a job that was submitted. True: it never runs, and is handed back. False: it runs or has run;
+  // if `abandon`, it is counted as cancelled when it ends. For the job's consumer only: nobody may free the
+  // job meanwhile.
+  bool cancel(job& j, bool abandon = true) noexcept;
+
+  // Withdraws every job that still waits, or that waits for `only` this destination, of which one that a
+  // worker has claimed counts as running. Returns how many.
+  std::size_t cancel_waiting(const completion_sink* only = nullptr) noexcept;
+
+  // The workers are of no use any more: closes, and refuses what waits.
+  void break_down() noexcept;
 
   // Hands `watcher` back, without running it, as soon as no accepted job waits or runs and all of them have
   // been handed back.
@@ -86,6 +101,9 @@ class worker_pool final : private io_threads::guest {
   // From now on submit() answers `closed`, and the threads end when the accepted jobs have. Idempotent.
   void close() noexcept;
   bool is_closed() const noexcept;
+
+  // Threads that wait for jobs of this pool.
+  waiting_room& waiters() noexcept { return waiters_; }
 
   // After close(): waits until every thread has run its last instruction for this pool. False on timeout.
   bool wait_until_finished(std::chrono::nanoseconds at_most);
@@ -112,6 +130,7 @@ class worker_pool final : private io_threads::guest {
   void run(worker& self, job_list jobs) noexcept;
   void run_one(worker& self, job& j) noexcept;
   void withdraw_portion(worker& self, job& first) noexcept;
+  std::size_t withdraw_waiting(const completion_sink* only, refusal why) noexcept;
   std::size_t count_withdrawn(const job_list& jobs) noexcept;
   job_list take_idle_watchers() noexcept;
   void stop_searching(worker& self) noexcept;
@@ -143,8 +162,11 @@ class worker_pool final : private io_threads::guest {
   const std::string name_;
   const std::size_t max_pending_;
   const std::chrono::nanoseconds spin_;
+  lane* const start_in_;
+  const std::function<void()> on_start_;
   const process_generation born_in_;
 
+  waiting_room waiters_;
   intake intake_;
 
   alignas(64) mutable std::mutex mutex_;
@@ -155,7 +177,9 @@ class worker_pool final : private io_threads::guest {
   unsigned parked_ = 0;
   unsigned searching_ = 0;
   unsigned withdrawals_under_way_ = 0;  // calls of cancel_waiting() that have jobs yet to hand back
-  clock::time_point last_look_{};       // at what the workers are doing
+  refusal withdrawn_as_ = refusal::none;
+  std::condition_variable admitted_;  // jobs have left the line
+  clock::time_point last_look_{};     // at what the workers are doing
 
   // Written under mutex_, read anywhere:
   std::atomic<std::uint64_t> submitted_{0};  // without what the intake holds

@@ -1,8 +1,10 @@
 """The C++ side of offgil. Everything public is in the package offgil."""
 
 import asyncio
+import concurrent.futures
 import inspect
 from collections.abc import Callable
+from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar, final
 
 _P = ParamSpec("_P")
@@ -17,8 +19,11 @@ class PoolClosed(PoolError):
 class PoolFull(PoolError):
     """max_pending jobs wait already; use run(), or submit later."""
 
-class PoolBroken(PoolError):
-    """The pool's threads are gone, for example in a forked child; make a new pool."""
+class PoolBroken(PoolError, BrokenThreadPool):
+    """The pool's threads are of no use: they stayed behind in a fork, or an initializer failed.
+
+    Make a new pool.
+    """
 
 class NativeError(Exception):
     """A native function threw something that has no counterpart in Python."""
@@ -49,6 +54,7 @@ class Pool:
         nice: int,
         spin: float,
         delivery: str,
+        initializer: Callable[[], object] | None,
         future_kind: str,
     ) -> None: ...
     def submit(
@@ -70,6 +76,33 @@ class Pool:
     def pending(self) -> int: ...
     @property
     def running(self) -> int: ...
+
+class JobCarrier:
+    """The job inside a future of an executor."""
+
+@final
+class Future(concurrent.futures.Future[_T]):
+    """The future of a job: a concurrent.futures.Future whose cancel() withdraws the job."""
+
+class Executor:
+    """The engine behind offgil.ThreadPoolExecutor."""
+
+    def __init__(
+        self,
+        *,
+        workers: int | None,
+        name: str,
+        initializer: Callable[[], object] | None,
+        max_pending: int | None,
+        on_full: str,
+        serves_loop: bool,
+        pool: Pool | None,
+    ) -> None: ...
+    def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> concurrent.futures.Future[_T]: ...
+    def _shut_down(self, wait: bool, cancel_futures: bool) -> None: ...
+    def _counters(self) -> dict[str, Any]: ...
 
 def usable_cpu_count() -> int:
     """CPUs that this process may use: affinity and cgroup quota."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeVar
 
 from offgil import _core
+from offgil._executor import PoolExecutor, ThreadPoolExecutor, initializer_call
 from offgil._stats import PoolStats, from_core
 
 P = ParamSpec("P")
@@ -39,7 +40,8 @@ class Pool(_core.Pool):
     does not pay, and is off when there are more workers than CPUs. ``delivery`` says how results
     reach an event loop: ``"eventfd"`` (the loop watches a descriptor; no thread of the pool takes
     the GIL), ``"callback"`` (one thread takes the GIL once per batch), or ``"auto"``: eventfd
-    where the loop can.
+    where the loop can. Each worker calls ``initializer(*initargs)`` before its first job; when
+    that raises, the pool is broken: waiting jobs and later submits raise `PoolBroken`.
 
         async with offgil.Pool(workers=4) as pool:
             results = await asyncio.gather(*(pool.submit(fn, x) for x in range(100)))
@@ -61,6 +63,8 @@ class Pool(_core.Pool):
         nice: int = 0,
         spin: float = 0.0,
         delivery: Literal["auto", "eventfd", "callback"] = "auto",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
     ) -> None:
         super().__init__(
             workers=workers,
@@ -69,9 +73,18 @@ class Pool(_core.Pool):
             nice=nice,
             spin=spin,
             delivery=delivery,
+            initializer=initializer_call(initializer, initargs),
             future_kind=self._future_kind,
         )
         self._name = name
+        self._executor: PoolExecutor | None = None
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """A `ThreadPoolExecutor` on this pool's threads; its `shutdown` ends only itself."""
+        if self._executor is None:
+            self._executor = PoolExecutor(self, self._name)
+        return self._executor
 
     if TYPE_CHECKING:
         # A C method of the base: wrapping it would cost more than the rest of submit.

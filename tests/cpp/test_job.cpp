@@ -19,6 +19,13 @@ TEST(job, that_runs_is_only_marked_by_cancel) {
   EXPECT_EQ(j.state.load(), job_state::abandoned);
 }
 
+TEST(job, that_runs_is_left_alone_by_withdraw) {
+  job j;
+  j.state = job_state::running;
+  EXPECT_FALSE(j.withdraw());
+  EXPECT_EQ(j.state.load(), job_state::running);
+}
+
 TEST(job, is_withdrawn_by_one_of_two_cancels) {
   job j;
   EXPECT_TRUE(j.cancel());

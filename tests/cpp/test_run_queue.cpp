@@ -18,7 +18,7 @@ using ids = std::vector<std::size_t>;
 
 class null_lane final : public lane {
  public:
-  void enter() noexcept override {}
+  void enter(unsigned) noexcept override {}
   void leave() noexcept override {}
   void retire() noexcept override {}
 };

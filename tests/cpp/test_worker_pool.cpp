@@ -44,7 +44,7 @@ TEST(worker_pool, runs_a_job_once_and_hands_it_back) {
   EXPECT_EQ(j.runs, 1);
   EXPECT_EQ(j.result, 42U);
   EXPECT_TRUE(j.succeeded);
-  EXPECT_FALSE(j.refused);
+  EXPECT_EQ(j.refused, refusal::none);
   EXPECT_EQ(j.state.load(), job_state::done);
   EXPECT_TRUE(back.has_nothing());
 }

@@ -85,7 +85,7 @@ TEST(worker_pool_admission, forgets_a_job_that_is_cancelled_in_line) {
   ASSERT_TRUE(back.receive<test_job>(4, [](test_job& j) { ++j.returned; }));
   EXPECT_EQ(jobs[1].returned, 1);
   EXPECT_EQ(jobs[1].runs, 0);
-  EXPECT_FALSE(jobs[1].refused);
+  EXPECT_EQ(jobs[1].refused, refusal::none);
   const pool_stats seen = pool.stats();
   EXPECT_EQ(seen.submitted, 3U);
   EXPECT_EQ(seen.completed, 3U);
@@ -148,6 +148,45 @@ TEST(worker_pool_admission, leaves_nobody_standing_in_line) {
       }
     });
   for (std::thread& thread : threads) thread.join();
+}
+
+TEST(worker_pool_admission, lets_a_thread_wait_until_its_job_has_left_the_line) {
+  consumer back;
+  kind_of quick([](test_job&) {});
+  blocker busy(back);
+  std::array<test_job, 4> jobs;
+  for (test_job& j : jobs) j.prepare(quick, back.queue);
+  worker_pool pool(with_workers(1, 1));
+  ASSERT_TRUE(busy.occupies_a_worker_of(pool));
+  EXPECT_EQ(pool.submit(jobs[0]), admission::accepted);
+  for (std::size_t i = 1; i < jobs.size(); ++i)
+    EXPECT_EQ(pool.submit(jobs[i], wait_in_line), admission::in_line);
+  EXPECT_FALSE(pool.wait_until_admitted(jobs[1], std::chrono::milliseconds(5)));
+  EXPECT_TRUE(pool.cancel(jobs[2]));
+  EXPECT_TRUE(pool.wait_until_admitted(jobs[2], testing::patience)) << "it has given up";
+  std::thread waiting([&] { EXPECT_TRUE(pool.wait_until_admitted(jobs[1], testing::patience)); });
+  busy.release();
+  waiting.join();
+  ASSERT_TRUE(back.receive(5));
+  EXPECT_EQ(jobs[1].runs, 1);
+}
+
+TEST(worker_pool_admission, ends_the_wait_for_room_when_the_pool_closes) {
+  consumer back;
+  kind_of quick([](test_job&) {});
+  blocker busy(back);
+  std::array<test_job, 2> jobs;
+  for (test_job& j : jobs) j.prepare(quick, back.queue);
+  worker_pool pool(with_workers(1, 1));
+  ASSERT_TRUE(busy.occupies_a_worker_of(pool));
+  pool.submit(jobs[0]);
+  ASSERT_EQ(pool.submit(jobs[1], wait_in_line), admission::in_line);
+  std::thread waiting([&] { EXPECT_TRUE(pool.wait_until_admitted(jobs[1], testing::patience)); });
+  pool.close();
+  waiting.join();
+  EXPECT_EQ(jobs[1].refused, refusal::closed);
+  busy.release();
+  ASSERT_TRUE(back.receive(3));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // test_worker_pool_cancel.cpp - jobs that nobody wants any more.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <random>
@@ -38,7 +39,7 @@ TEST(worker_pool_cancel, withdraws_a_job_that_waits_and_it_never_runs) {
   busy.release();
   ASSERT_TRUE(back.receive(2));
   EXPECT_EQ(j.runs, 0);
-  EXPECT_FALSE(j.refused);
+  EXPECT_EQ(j.refused, refusal::none);
   EXPECT_EQ(j.state.load(), job_state::cancelled);
   EXPECT_EQ(pool.stats().cancelled, 1U);
   EXPECT_EQ(pool.stats().completed, 1U);
@@ -144,6 +145,60 @@ TEST(worker_pool_cancel, withdraws_all_that_wait_but_not_what_runs) {
   busy.release();
   ASSERT_TRUE(back.receive(1));
   EXPECT_EQ(pool.stats().completed, 1U);
+}
+
+TEST(worker_pool_cancel, withdraws_what_waits_for_one_destination_and_leaves_the_others_their_order) {
+  constexpr std::size_t count = 60;
+  consumer back;
+  consumer elsewhere;
+  std::vector<std::size_t> order;
+  kind_of note([&order](test_job& j) { order.push_back(j.id); });
+  blocker busy(back);
+  std::vector<test_job> jobs(count);
+  worker_pool pool(with_workers(1));
+  ASSERT_TRUE(busy.occupies_a_worker_of(pool));
+  for (std::size_t i = 0; i < count; ++i)
+    pool.submit(jobs[i].prepare(note, i % 3 == 0 ? elsewhere.queue : back.queue)), jobs[i].id = i;
+  EXPECT_EQ(pool.cancel_waiting(&elsewhere.queue), count / 3);
+  ASSERT_TRUE(elsewhere.receive<test_job>(count / 3, [](test_job& j) { EXPECT_EQ(j.runs, 0); }));
+  EXPECT_EQ(pool.cancel_waiting(&elsewhere.queue), 0U);
+  busy.release();
+  ASSERT_TRUE(back.receive(1 + count - count / 3));
+  EXPECT_EQ(order.size(), count - count / 3);
+  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST(worker_pool_cancel, of_a_job_that_runs_can_leave_it_alone) {
+  consumer back;
+  blocker busy(back);
+  worker_pool pool(with_workers(1));
+  ASSERT_TRUE(busy.occupies_a_worker_of(pool));
+  EXPECT_FALSE(pool.cancel(busy.its_job(), false));
+  busy.release();
+  ASSERT_TRUE(back.receive(1));
+  EXPECT_EQ(pool.stats().completed, 1U);
+  EXPECT_EQ(pool.stats().cancelled, 0U);
+}
+
+TEST(worker_pool_cancel, by_a_breakdown_is_a_refusal_and_closes_the_pool) {
+  consumer back;
+  kind_of quick([](test_job&) {});
+  blocker busy(back);
+  std::array<test_job, 3> jobs;
+  worker_pool pool(with_workers(1));
+  ASSERT_TRUE(busy.occupies_a_worker_of(pool));
+  for (test_job& j : jobs) pool.submit(j.prepare(quick, back.queue));
+  EXPECT_TRUE(pool.cancel(jobs[0]));
+  pool.break_down();
+  ASSERT_TRUE(back.receive(3));
+  EXPECT_EQ(jobs[0].refused, refusal::none) << "its consumer was the first";
+  EXPECT_EQ(jobs[1].refused, refusal::broken);
+  EXPECT_EQ(jobs[2].runs, 0);
+  test_job late(quick, back.queue);
+  EXPECT_EQ(pool.submit(late), worker_pool::admission::closed);
+  busy.release();
+  ASSERT_TRUE(back.receive(1)) << "what runs goes on to its end";
+  EXPECT_TRUE(pool.wait_until_finished(testing::patience));
 }
 
 TEST(worker_pool_cancel, withdraws_what_a_worker_has_claimed_and_not_begun) {

@@ -71,14 +71,14 @@ TEST(worker_pool_close, hands_back_refused_what_stands_in_line) {
   pool.close();
   EXPECT_EQ(back.receive_one(), &jobs[1]) << "at once, and in order";
   EXPECT_EQ(back.receive_one(), &jobs[2]);
-  EXPECT_TRUE(jobs[1].refused);
-  EXPECT_TRUE(jobs[2].refused);
+  EXPECT_EQ(jobs[1].refused, refusal::closed);
+  EXPECT_EQ(jobs[2].refused, refusal::closed);
   EXPECT_EQ(pool.stats().rejected, 2U);
   busy.release();
   ASSERT_TRUE(back.receive(2));
   EXPECT_TRUE(pool.wait_until_finished(patience));
   EXPECT_EQ(jobs[0].runs, 1);
-  EXPECT_FALSE(jobs[0].refused);
+  EXPECT_EQ(jobs[0].refused, refusal::none);
   EXPECT_EQ(jobs[1].runs + jobs[2].runs, 0);
 }
 
@@ -166,8 +166,8 @@ TEST_P(worker_pool_close_race, hands_every_job_back_that_it_took_over) {
       std::size_t refused = 0;
       ASSERT_TRUE(back[s].receive<test_job>(accepted[s] + in_line[s], [&](test_job& j) {
         EXPECT_EQ(j.returned++, 0);
-        EXPECT_EQ(j.runs, j.refused ? 0 : 1);
-        ++(j.refused ? refused : ran);
+        EXPECT_EQ(j.runs, j.refused != refusal::none ? 0 : 1);
+        ++(j.refused != refusal::none ? refused : ran);
       }));
       EXPECT_TRUE(back[s].has_nothing());
       EXPECT_GE(ran, accepted[s]);

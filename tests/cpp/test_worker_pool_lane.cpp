@@ -28,7 +28,7 @@ thread_local const lane* inside = nullptr;
 // Exclusive, as the GIL is, and watchful.
 class watched_lane final : public lane {
  public:
-  void enter() noexcept override {
+  void enter(unsigned) noexcept override {
     EXPECT_EQ(inside, nullptr) << "a worker enters a lane while it is in one";
     held_.lock();
     inside = this;
@@ -121,7 +121,7 @@ TEST(worker_pool_lane, holds_exactly_those_jobs_that_are_of_it) {
 // Waits for its jobs outside of the lane, or only one worker could be in it.
 class shared_lane final : public lane {
  public:
-  void enter() noexcept override { inside = this; }
+  void enter(unsigned) noexcept override { inside = this; }
   void leave() noexcept override { inside = nullptr; }
   void retire() noexcept override {
     const std::lock_guard lock(mutex_);
@@ -176,7 +176,7 @@ TEST(worker_pool_lane, is_not_touched_by_jobs_without_one) {
 
 class gated_lane final : public lane {
  public:
-  void enter() noexcept override {
+  void enter(unsigned) noexcept override {
     waiting = true;
     entrance.pass();
   }

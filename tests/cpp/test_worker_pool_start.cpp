@@ -1,8 +1,10 @@
 // test_worker_pool_start.cpp - a pool starts all threads or none.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <system_error>
+#include <vector>
 
 #include "interposed_pthread_create.hpp"
 #include "pools.hpp"
@@ -46,6 +48,36 @@ TEST(worker_pool_start, brings_up_every_thread_it_promises) {
   const worker_pool pool(with_workers(5));
   EXPECT_EQ(pool.workers(), 5U);
   EXPECT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 5; }));
+}
+
+TEST(worker_pool_start, has_each_worker_called_in_its_lane_before_its_first_job) {
+  struct numbered final : lane {
+    std::atomic<int> inside{0};
+    std::atomic<unsigned> numbers{0};  // a bit for each
+    void enter(unsigned worker) noexcept override {
+      ++inside;
+      numbers |= 1U << worker;
+    }
+    void leave() noexcept override { --inside; }
+    void retire() noexcept override {}
+  } each_in;
+  std::atomic<int> started{0};
+  thread_local bool is_started = false;
+  consumer back;
+  kind_of ask([](test_job&) { return is_started; });
+  std::vector<test_job> jobs(100);
+  auto options = with_workers(3);
+  options.start_in = &each_in;
+  options.on_start = [&] {
+    started += each_in.inside > 0 ? 1 : 0;
+    is_started = true;
+  };
+  worker_pool pool(options);
+  for (test_job& j : jobs) pool.submit(j.prepare(ask, back.queue));
+  ASSERT_TRUE(back.receive(jobs.size()));
+  EXPECT_EQ(pool.stats().completed, jobs.size());
+  EXPECT_TRUE(testing::eventually([&] { return started == 3 && each_in.inside == 0; }));
+  EXPECT_EQ(each_in.numbers, 0b111U);
 }
 
 }  // namespace

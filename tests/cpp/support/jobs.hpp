@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "completion_sink.hpp"
 #include "job.hpp"
 
 namespace offgil::testing {
@@ -13,11 +14,11 @@ namespace offgil::testing {
 // Counts what happens to it.
 struct test_job : job {
   test_job() = default;
-  test_job(job_kind& of, completion_queue& to, std::int8_t with_priority = 0) {
+  test_job(job_kind& of, completion_sink& to, std::int8_t with_priority = 0) {
     prepare(of, to, with_priority);
   }
 
-  test_job& prepare(job_kind& of, completion_queue& to, std::int8_t with_priority = 0) {
+  test_job& prepare(job_kind& of, completion_sink& to, std::int8_t with_priority = 0) {
     kind = &of;
     destination = &to;
     priority = with_priority;

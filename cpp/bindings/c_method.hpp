@@ -1,0 +1,34 @@
+// c_method.hpp - methods of pybind11 classes that are too hot for pybind11's dispatch.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace offgil::python {
+
+namespace py = pybind11;
+
+using fast_function = PyObject* (*)(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                                    PyObject* kwnames) noexcept;
+
+inline PyMethodDef c_method(const char* name, fast_function function, const char* doc) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(function)),
+          METH_FASTCALL | METH_KEYWORDS, doc};
+}
+
+// The definition must live for ever.
+inline void add_c_method(const py::object& type, PyMethodDef& definition) {
+  PyObject* const method = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &definition);
+  if (method == nullptr) throw py::error_already_set();
+  type.attr(definition.ml_name) = py::reinterpret_steal<py::object>(method);
+}
+
+// The C++ object of such a method's `self`. pybind11 keeps the pointer at the front of the instance where, as
+// with our classes, there is only one; casting would look the type up on every call.
+template <class T>
+T& this_object(PyObject* self) {
+  auto* const instance = reinterpret_cast<py::detail::instance*>(self);
+  void* const held = instance->simple_layout ? instance->simple_value_holder[0] : nullptr;
+  return held != nullptr ? *static_cast<T*>(held) : py::cast<T&>(py::handle(self));
+}
+
+}  // namespace offgil::python

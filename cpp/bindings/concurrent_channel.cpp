@@ -1,0 +1,181 @@
+// concurrent_channel.cpp - the way of jobs from any thread to a pool, and back as concurrent futures.
+#include "concurrent_channel.hpp"
+
+#include <utility>
+
+#include "errors.hpp"
+#include "interpreter.hpp"
+#include "pool_core.hpp"
+
+namespace offgil::python {
+namespace {
+
+// How long a wait may go without a look at whether a signal has come.
+constexpr std::chrono::milliseconds between_signals{50};
+
+concurrent_job& as_concurrent(job& j) noexcept { return static_cast<concurrent_job&>(j); }
+
+void throw_if_interrupted() {
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+[[noreturn]] void raise_deadlock() {
+  raise(
+      PyExc_RuntimeError,
+      "deadlock: every worker of this pool is inside a job that waits for another job of the same pool; give "
+      "the pool more workers, or await such jobs outside of it");
+}
+
+}  // namespace
+
+concurrent_channel::concurrent_channel(pool_core& core) : core_(core), dispatcher_(core.its_dispatcher()) {}
+
+// ---- to the pool ----
+
+// Before the job exists in the engine: what is in flight keeps the pool.
+void concurrent_channel::take_place() {
+  if (in_flight_++ == 0) held_core_ = core_.shared_from_this();
+}
+
+void concurrent_channel::give_place_back() noexcept {
+  if (--in_flight_ != 0) return;
+  if (awaiting_empty_ != 0) {
+    const std::lock_guard lock(empty_mutex_);
+    empty_.notify_all();
+  }
+  const auto last = std::move(held_core_);  // may end the pool, and this with it
+}
+
+worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block) {
+  constexpr std::size_t jobs_per_look = 64;
+  take_place();
+  worker_pool& engine = core_.engine();
+  j.destination = this;
+  const bool call = owed_.is_due_with(j.kind->estimate, in_flight_);
+  const auto policy = block ? worker_pool::when_full::wait_in_line : worker_pool::when_full::refuse;
+  const auto answer =
+      engine.submit(j, policy, call ? worker_pool::wake_up::now : worker_pool::wake_up::may_wait);
+  if (answer == worker_pool::admission::in_line) {
+    return wait_for_room(j) ? worker_pool::admission::accepted : worker_pool::admission::closed;
+  }
+  if (answer != worker_pool::admission::accepted) {
+    j.destination = nullptr;
+    give_place_back();
+    return answer;
+  }
+  if (in_flight_ % jobs_per_look == 0) collect();
+  return answer;
+}
+
+// False: the pool was closed meanwhile.
+bool concurrent_channel::wait_for_room(concurrent_job& j) {
+  const auto alive = held_core_;
+  for (bool admitted = false; !admitted;) {
+    {
+      const py::gil_scoped_release others_may_make_room;
+      admitted = core_.engine().wait_until_admitted(j, between_signals);
+    }
+    if (PyErr_CheckSignals() == 0) continue;
+    withdraw(j);
+    throw py::error_already_set();
+  }
+  return j.refused == refusal::none;
+}
+
+bool concurrent_channel::withdraw(concurrent_job& j) noexcept {
+  if (core_.engine().was_left_behind_by_fork() || !core_.engine().cancel(j, false)) return false;
+  j.has_outcome = true;
+  j.discard_payload();
+  if ((j.flag.set() & completion_flag::wait) != 0) core_.engine().waiters().wake(j.flag);
+  return true;
+}
+
+// ---- waiting ----
+
+bool concurrent_channel::wait(concurrent_job& j, std::optional<clock::time_point> until) {
+  core_.check_not_forked();
+  if (owed_.pay()) core_.engine().flush_wake_up();
+  const auto alive =
+      core_.shared_from_this();  // what is in flight, and keeps the pool, may come back meanwhile
+  const bool on_worker = core_.engine().is_on_own_thread();
+  for (;;) {
+    auto reason = waiting_room::end::flag_is_set;
+    {
+      const py::gil_scoped_release jobs_may_need_it;
+      reason = core_.engine().waiters().wait(j.flag, on_worker, until);
+    }
+    if (reason == waiting_room::end::flag_is_set) return true;
+    if (reason == waiting_room::end::deadlock) raise_deadlock();
+    throw_if_interrupted();
+    if (reason == waiting_room::end::out_of_time) return false;
+  }
+}
+
+std::unique_ptr<waiting_room::absence> concurrent_channel::absence_for(const concurrent_job& j) {
+  core_.check_not_forked();
+  if (owed_.pay()) core_.engine().flush_wake_up();
+  if (!core_.engine().is_on_own_thread()) return nullptr;
+  auto made = std::make_unique<waiting_room::absence>(core_.engine().waiters(), j.flag);
+  if (made->is_deadlock()) raise_deadlock();
+  return made;
+}
+
+bool concurrent_channel::wait_until_empty(std::chrono::nanoseconds at_most) {
+  collect();
+  if (in_flight_ == 0) return true;
+  ++awaiting_empty_;
+  {
+    const py::gil_scoped_release jobs_may_need_it;
+    std::unique_lock lock(empty_mutex_);
+    empty_.wait_for(lock, at_most);
+  }
+  --awaiting_empty_;
+  collect();
+  return in_flight_ == 0;
+}
+
+// ---- from the pool ----
+
+void concurrent_channel::push(job& base) noexcept {
+  concurrent_job& j = as_concurrent(base);
+  const std::uint8_t wishes = j.flag.set();
+  if ((wishes & completion_flag::wait) != 0) core_.engine().waiters().wake(j.flag);
+  if (gil_lane::is_inside())
+    end(j);
+  else if ((wishes & completion_flag::notice) != 0)
+    observed_.push(j);
+  else
+    unobserved_.push(j);
+}
+
+void concurrent_channel::bell::wake() noexcept { of_.dispatcher_->announce(of_, how_); }
+
+void concurrent_channel::bring() noexcept {
+  const auto alive = held_core_;
+  do {
+    job_list arrived = observed_.take();
+    while (!arrived.empty()) end(as_concurrent(arrived.pop_front()));
+  } while (!observed_.fall_asleep());
+  collect();
+}
+
+void concurrent_channel::collect() noexcept {
+  const auto alive = held_core_;
+  do {
+    job_list arrived = unobserved_.take();
+    while (!arrived.empty()) end(as_concurrent(arrived.pop_front()));
+  } while (!unobserved_.fall_asleep());
+}
+
+// The engine's part in the job is over. A native result that nobody has asked for stays what it is; all else
+// must not outlive the pool.
+void concurrent_channel::end(concurrent_job& j) noexcept {
+  if (j.is_observed) publish(j);
+  if (!j.succeeded || j.kind->in_lane() != nullptr) take_outcome(j);
+  j.destination = nullptr;
+  if (j.has_outcome) j.let_go_of_kind();
+  Py_DECREF(future_of(j));
+  give_place_back();
+}
+
+}  // namespace offgil::python

@@ -1,0 +1,93 @@
+// concurrent_channel.hpp - the way of jobs from any thread to a pool, and back as concurrent futures.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "clock.hpp"
+#include "completion_queue.hpp"
+#include "concurrent_future.hpp"
+#include "dispatcher.hpp"
+#include "owed_wake_up.hpp"
+#include "worker_pool.hpp"
+
+namespace offgil::python {
+
+class pool_core;
+
+// One per executor; the pool keeps it until its threads have ended. With the GIL held, but for push().
+//
+// What comes back is sorted by who wants to know. A job of a Python callable comes back on a worker that
+// holds the GIL, and ends there. Of a native job, whoever waits in result() is woken; a future that somebody
+// observes goes to the dispatcher, who calls its callbacks; any other only needs its memory back, which has
+// time.
+class concurrent_channel final : public completion_sink, private announced {
+ public:
+  explicit concurrent_channel(pool_core& core);
+
+  pool_core& core() const noexcept { return core_; }
+  std::size_t in_flight() const noexcept { return in_flight_; }
+
+  // Whether the pool has taken the job; only then it has a destination. `block`: waits for room where the
+  // pool is full, with the GIL released. Throws what a signal handler raised meanwhile; the job is withdrawn
+  // then.
+  worker_pool::admission submit(concurrent_job& j, bool block);
+
+  // Withdraws a job that still waits; its arguments are released at once. False: it runs or has ended.
+  bool withdraw(concurrent_job& j) noexcept;
+
+  // Waits until the outcome is there, with the GIL released. False on timeout. Throws what a signal handler
+  // raised; RuntimeError instead of a deadlock, see waiting_room; PoolBroken in a forked child.
+  bool wait(concurrent_job& j, std::optional<clock::time_point> until);
+
+  // For a wait by other means: guards against the same deadlock. Throws as above.
+  std::unique_ptr<waiting_room::absence> absence_for(const concurrent_job& j);
+
+  // Ends what has come back: all of it, with the callbacks that it has, or only what has nobody to tell.
+  void bring() noexcept;
+  void collect() noexcept;
+
+  // Waits until nothing is in flight, with the GIL released. False on timeout.
+  bool wait_until_empty(std::chrono::nanoseconds at_most);
+
+  void push(job& j) noexcept override;
+
+ private:
+  // Calls the dispatcher for what has come back.
+  class bell final : public waker {
+   public:
+    bell(concurrent_channel& of, dispatcher::urgency how) noexcept : of_(of), how_(how) {}
+    void wake() noexcept override;
+
+   private:
+    concurrent_channel& of_;
+    dispatcher::urgency how_;
+  };
+
+  void on_dispatch() noexcept override { bring(); }
+  bool wait_for_room(concurrent_job& j);
+  void end(concurrent_job& j) noexcept;
+  void take_place();
+  void give_place_back() noexcept;
+
+  pool_core& core_;
+  std::shared_ptr<dispatcher> dispatcher_;
+  bell urgently_{*this, dispatcher::urgency::now};
+  bell whenever_{*this, dispatcher::urgency::soon};
+  completion_queue observed_{urgently_};
+  completion_queue unobserved_{whenever_};
+
+  std::shared_ptr<pool_core> held_core_;  // while something is in flight
+  std::size_t in_flight_ = 0;
+  owed_wake_up owed_;
+
+  std::mutex empty_mutex_;
+  std::condition_variable empty_;
+  std::size_t awaiting_empty_ = 0;  // threads
+};
+
+}  // namespace offgil::python

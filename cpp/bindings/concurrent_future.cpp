@@ -1,0 +1,461 @@
+// concurrent_future.cpp - a concurrent.futures.Future that carries its job.
+//
+// The type is made of two: a C type with the job, and concurrent.futures.Future behind it. As long as nobody
+// looks, the base's fields (its Condition above all, which costs more than all the rest) do not exist:
+// result(), exception(), cancel() and the questions about the state are answered from the job, without a
+// lock, and result() waits without the GIL.
+//
+// The first touch of any field, by wait(), as_completed(), add_done_callback() or whoever knows the base's
+// inside, makes them all; from then on the future is *observed*: the base's own code answers, and the outcome
+// is put in through the base's own methods, under its Condition, so that every observer sees what he would
+// see of any other future.
+#include "concurrent_future.hpp"
+
+#include <structmember.h>
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <new>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "clock.hpp"
+#include "concurrent_channel.hpp"
+#include "errors.hpp"
+#include "outcome.hpp"
+#include "pool_core.hpp"
+#include "thread_identity.hpp"
+
+namespace offgil::python {
+namespace {
+
+// The base's methods, as unbound functions, and what else we use of it. Kept for ever.
+struct base_class {
+  PyObject* type;
+  PyObject* result;
+  PyObject* exception;
+  PyObject* done;
+  PyObject* running;
+  PyObject* cancelled;
+  PyObject* cancel;
+  PyObject* notify_cancel;  // set_running_or_notify_cancel
+  PyObject* set_result;
+  PyObject* set_exception;
+};
+
+base_class base{};
+PyTypeObject* future_type = nullptr;
+PyObject* state_field = nullptr;  // names of fields, and what the state field says
+PyObject* callbacks_field = nullptr;
+PyObject* pending_state = nullptr;
+PyObject* running_state = nullptr;
+PyObject* finished_state = nullptr;
+PyObject* cancelled_state = nullptr;
+
+struct future_object {
+  PyObject_HEAD concurrent_job job;
+};
+
+concurrent_job& job_of(PyObject* future) noexcept { return reinterpret_cast<future_object*>(future)->job; }
+
+concurrent_channel* channel_of(const concurrent_job& j) noexcept {
+  return static_cast<concurrent_channel*>(j.destination);
+}
+
+// Untracked until it can be part of a cycle, see inline_future.cpp.
+void track(PyObject* self) noexcept {
+  if (PyObject_GC_IsTracked(self) == 0) PyObject_GC_Track(self);
+}
+
+PyObject* call_base(PyObject* method, PyObject* self, PyObject* argument = nullptr) noexcept {
+  return PyObject_CallFunctionObjArgs(method, self, argument, nullptr);
+}
+
+bool runs(const concurrent_job& j) noexcept {
+  const job_state seen = j.state.load(std::memory_order_acquire);
+  return seen != job_state::waiting && seen != job_state::cancelled;  // or has run, and is not back yet
+}
+
+bool was_cancelled(const concurrent_job& j) noexcept {
+  return j.state.load(std::memory_order_acquire) == job_state::cancelled && j.refused == refusal::none;
+}
+
+// ---- the base's fields ----
+
+bool set_field(PyObject* fields, PyObject* name, PyObject* value) noexcept {
+  return PyDict_SetItem(fields, name, value) == 0;
+}
+
+// Puts the outcome into the fields of a future that nobody has observed before: there is nobody to tell.
+bool enter_outcome(concurrent_job& j, PyObject* fields) noexcept {
+  take_outcome(j);
+  const bool cancelled = j.value == nullptr && j.exception == nullptr;
+  static PyObject* const result = PyUnicode_InternFromString("_result");
+  static PyObject* const exception = PyUnicode_InternFromString("_exception");
+  return (j.value == nullptr || set_field(fields, result, j.value)) &&
+         (j.exception == nullptr || set_field(fields, exception, j.exception)) &&
+         set_field(fields, state_field, cancelled ? cancelled_state : finished_state);
+}
+
+// Makes the fields, as those of any new future. They come into being at once: making them runs Python code,
+// during which another thread may come here.
+bool observe(PyObject* self) noexcept {
+  concurrent_job& j = job_of(self);
+  if (j.is_observed) return true;
+  return guarded(false, [&] {
+    const auto fresh = py::handle(base.type)();
+    const auto fields = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(self, nullptr));
+    if (!fields) throw py::error_already_set();
+    // Whoever wants the outcome must have made it before it can be entered, which runs no code of Python.
+    if (j.flag.is_set()) take_outcome(j);
+    if (j.is_observed) return true;
+    if (PyDict_Update(fields.ptr(), fresh.attr("__dict__").ptr()) != 0) throw py::error_already_set();
+    track(self);
+    j.is_observed = true;
+    if (j.flag.is_set() || !j.flag.make(completion_flag::notice)) {
+      if (!enter_outcome(j, fields.ptr())) throw py::error_already_set();
+      j.is_published = true;
+    }
+    return true;
+  });
+}
+
+PyObject* get_field(PyObject* self, void* name) noexcept {
+  if (!observe(self)) return nullptr;
+  const concurrent_job& j = job_of(self);
+  auto* const key = static_cast<PyObject*>(name);
+  PyObject* const fields = PyObject_GenericGetDict(self, nullptr);
+  if (fields == nullptr) return nullptr;
+  PyObject* value = PyDict_GetItemWithError(fields, key);
+  // Nobody tells the base when a job starts.
+  if (key == state_field && value == pending_state && runs(j)) value = running_state;
+  Py_XINCREF(value);
+  Py_DECREF(fields);
+  if (value == nullptr && PyErr_Occurred() == nullptr) PyErr_SetObject(PyExc_AttributeError, key);
+  return value;
+}
+
+int put_field(PyObject* self, PyObject* value, void* name) noexcept {
+  if (!observe(self)) return -1;
+  auto* const key = static_cast<PyObject*>(name);
+  PyObject* const fields = PyObject_GenericGetDict(self, nullptr);
+  if (fields == nullptr) return -1;
+  const int done = value != nullptr ? PyDict_SetItem(fields, key, value) : PyDict_DelItem(fields, key);
+  Py_DECREF(fields);
+  return done;
+}
+
+// ---- outcome ----
+
+PyObject* give_value(const concurrent_job& j) noexcept {
+  if (j.value != nullptr) return Py_NewRef(j.value);
+  if (j.exception != nullptr)
+    restore_raised(py::reinterpret_borrow<py::object>(j.exception));
+  else
+    PyErr_SetNone(exceptions::get().future_cancelled);
+  return nullptr;
+}
+
+PyObject* give_exception(const concurrent_job& j) noexcept {
+  if (j.value != nullptr) Py_RETURN_NONE;
+  if (j.exception != nullptr) return Py_NewRef(j.exception);
+  PyErr_SetNone(exceptions::get().future_cancelled);
+  return nullptr;
+}
+
+// None, or seconds. Throws TypeError.
+std::optional<clock::time_point> deadline(PyObject* timeout) {
+  if (timeout == Py_None) return std::nullopt;
+  const double seconds = PyFloat_AsDouble(timeout);
+  if (seconds == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  if (std::isnan(seconds)) throw py::value_error("timeout must not be NaN");
+  constexpr double longest = 1e9;  // seconds; nobody waits for thirty years
+  if (seconds >= longest) return std::nullopt;
+  const std::chrono::duration<double> at_most(seconds < 0 ? 0 : seconds);
+  return clock::now() + std::chrono::duration_cast<clock::duration>(at_most);
+}
+
+// The base's answer, where the base has the last word. It takes a falsy exception for none.
+PyObject* ask_base(PyObject* method, PyObject* self, PyObject* timeout) {
+  concurrent_job& j = job_of(self);
+  std::unique_ptr<waiting_room::absence> absence;
+  concurrent_channel* const channel = channel_of(j);
+  if (channel != nullptr && !j.flag.is_set()) {
+    if (timeout == Py_None)
+      absence = channel->absence_for(j);
+    else
+      channel->core().check_not_forked();
+  }
+  PyObject* const answer = call_base(method, self, timeout);
+  if (answer == nullptr || method != base.result || j.is_the_users || j.exception == nullptr) return answer;
+  Py_DECREF(answer);
+  return give_value(j);
+}
+
+// result() and exception().
+template <PyObject* (*give)(const concurrent_job&) noexcept>
+PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    const Py_ssize_t named = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (nargs + named > 1 ||
+        (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "timeout") != 0))
+      throw py::type_error("takes one argument at most: timeout");
+    PyObject* const timeout = nargs + named == 1 ? args[0] : Py_None;
+    concurrent_job& j = job_of(self);
+    if (!j.is_observed) {
+      const auto until = deadline(timeout);
+      if (!j.flag.is_set() && !channel_of(j)->wait(j, until)) {
+        PyErr_SetNone(PyExc_TimeoutError);
+        throw py::error_already_set();
+      }
+      take_outcome(j);
+    }
+    if (j.is_observed && (!j.is_published || j.is_the_users))
+      return ask_base(give == &give_value ? base.result : base.exception, self, timeout);
+    return give(j);
+  });
+}
+
+// ---- state ----
+
+PyObject* done(PyObject* self, PyObject*) noexcept {
+  const concurrent_job& j = job_of(self);
+  if (j.is_observed && !j.is_published) return call_base(base.done, self);
+  return PyBool_FromLong(j.flag.is_set() ? 1 : 0);
+}
+
+PyObject* running(PyObject* self, PyObject*) noexcept {
+  const concurrent_job& j = job_of(self);
+  if (j.is_observed) return call_base(base.running, self);
+  return PyBool_FromLong(!j.flag.is_set() && runs(j) ? 1 : 0);
+}
+
+PyObject* cancelled(PyObject* self, PyObject*) noexcept {
+  const concurrent_job& j = job_of(self);
+  if (j.is_observed) return call_base(base.cancelled, self);
+  return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
+}
+
+// Tells the base, once. Whoever waits for a future is notified as if a worker had found it cancelled.
+PyObject* publish_cancelled(PyObject* self) noexcept {
+  job_of(self).is_published = true;
+  PyObject* const answer = call_base(base.cancel, self);
+  if (answer != Py_True) return answer;  // the user has ended it, or a callback raised
+  PyObject* const told = call_base(base.notify_cancel, self);
+  Py_XDECREF(told);
+  if (told != nullptr) return answer;
+  Py_DECREF(answer);
+  return nullptr;
+}
+
+PyObject* cancel(PyObject* self, PyObject*) noexcept {
+  concurrent_job& j = job_of(self);
+  concurrent_channel* const channel = channel_of(j);
+  const bool withdrawn = channel != nullptr && !j.flag.is_set() && channel->withdraw(j);
+  if (j.is_observed) return withdrawn ? publish_cancelled(self) : call_base(base.cancel, self);
+  return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
+}
+
+// ---- callbacks ----
+
+// As the base's, but a callback that raises what is no Exception costs neither the callbacks behind it nor,
+// on a thread of ours, the thread. On a thread of the user's, who has cancelled the future, it is raised in
+// the end: it may be his KeyboardInterrupt.
+PyObject* invoke_callbacks(PyObject* self, PyObject*) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    const auto callbacks = py::reinterpret_steal<py::object>(get_field(self, callbacks_field));
+    if (!callbacks) throw py::error_already_set();
+    const auto future = py::reinterpret_borrow<py::object>(self);
+    py::object first;
+    for (const py::handle& each : callbacks) {
+      PyObject* const result = PyObject_CallOneArg(each.ptr(), self);
+      Py_XDECREF(result);
+      if (result != nullptr) continue;
+      py::object raised = take_raised();
+      if (PyErr_GivenExceptionMatches(raised.ptr(), PyExc_Exception) != 0 || is_thread_of_ours())
+        log_exception("error", "exception calling callback for %r", future, raised);
+      else if (!first)
+        first = std::move(raised);
+    }
+    if (!first) Py_RETURN_NONE;
+    restore_raised(std::move(first));
+    return nullptr;
+  });
+}
+
+// ---- life ----
+
+int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
+  const concurrent_job& j = job_of(self);
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(j.value);
+  Py_VISIT(j.exception);
+  return 0;
+}
+
+int clear(PyObject* self) noexcept {
+  concurrent_job& j = job_of(self);
+  Py_CLEAR(j.value);
+  Py_CLEAR(j.exception);
+  return 0;
+}
+
+void destroy(PyObject* self) noexcept {
+  PyObject_GC_UnTrack(self);
+  concurrent_job& j = job_of(self);
+  j.discard_payload();  // of a job that was not accepted, or whose result nobody has asked for
+  j.let_go_of_kind();
+  clear(self);
+  std::destroy_at(&j);
+  PyTypeObject* const type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+int set_attribute(PyObject* self, PyObject* name, PyObject* value) noexcept {
+  track(self);
+  return PyObject_GenericSetAttr(self, name, value);
+}
+
+template <class Function>
+PyCFunction as_method(Function* function) noexcept {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(function));
+}
+
+const char doc[] = "The job inside a future of an executor.";
+
+PyMethodDef methods[] = {
+    {"result", as_method(&wait_for<&give_value>), METH_FASTCALL | METH_KEYWORDS,
+     "result($self, timeout=None)\n--\n\n"
+     "Return what the job returned, or raise what it raised; wait for it at most `timeout` seconds.\n\n"
+     "Raises TimeoutError, CancelledError, or RuntimeError instead of a deadlock: on a worker, when every "
+     "other "
+     "worker\nof the pool waits like this for another of its jobs."},
+    {"exception", as_method(&wait_for<&give_exception>), METH_FASTCALL | METH_KEYWORDS,
+     "exception($self, timeout=None)\n--\n\n"
+     "Return what the job raised, or None; wait for it at most `timeout` seconds. Raises as result() does."},
+    {"done", &done, METH_NOARGS, "Return whether the job has ended or was cancelled."},
+    {"running", &running, METH_NOARGS, "Return whether the job runs."},
+    {"cancelled", &cancelled, METH_NOARGS, "Return whether the job was cancelled."},
+    {"cancel", &cancel, METH_NOARGS, "Withdraw the job; return whether it never runs."},
+    {"_invoke_callbacks", &invoke_callbacks, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+
+// One descriptor for each field that a future of the base has: it stands before what is in the instance.
+PyGetSetDef* field_descriptors(const py::dict& fields_of_fresh) {
+  static std::vector<PyGetSetDef>* const all = std::make_unique<std::vector<PyGetSetDef>>().release();
+  for (const auto& [name, value] : fields_of_fresh) {
+    PyObject* interned = Py_NewRef(name.ptr());
+    PyUnicode_InternInPlace(&interned);
+    all->push_back({PyUnicode_AsUTF8(interned), &get_field, &put_field, nullptr, interned});
+  }
+  all->push_back({nullptr, nullptr, nullptr, nullptr, nullptr});
+  return all->data();
+}
+
+PyObject* make_carrier_type(const py::dict& fields_of_fresh) {
+  std::array<PyType_Slot, 8> slots{{{Py_tp_dealloc, reinterpret_cast<void*>(&destroy)},
+                                    {Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                                    {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                                    {Py_tp_setattro, reinterpret_cast<void*>(&set_attribute)},
+                                    {Py_tp_methods, methods},
+                                    {Py_tp_getset, field_descriptors(fields_of_fresh)},
+                                    {Py_tp_doc, const_cast<char*>(doc)},
+                                    {0, nullptr}}};
+  PyType_Spec spec{
+      "offgil._core.JobCarrier", sizeof(future_object), 0,
+      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+      slots.data()};
+  PyObject* const type = PyType_FromSpec(&spec);
+  if (type == nullptr) throw py::error_already_set();
+  return type;
+}
+
+}  // namespace
+
+concurrent_job* create_concurrent_future() noexcept {
+  PyObject* const self = future_type->tp_alloc(future_type, 0);
+  if (self == nullptr) return nullptr;
+  PyObject_GC_UnTrack(self);
+  return ::new (static_cast<void*>(&job_of(self))) concurrent_job;
+}
+
+PyObject* future_of(concurrent_job& j) noexcept {
+  return reinterpret_cast<PyObject*>(reinterpret_cast<char*>(&j) - offsetof(future_object, job));
+}
+
+void take_outcome(concurrent_job& j) noexcept {
+  // Making it may run Python code, and another thread come here; the job can be asked only once.
+  while (j.is_outcome_in_the_making) {
+    const py::gil_scoped_release whoever_makes_it_may_go_on;
+    std::this_thread::yield();
+  }
+  if (j.has_outcome) return;
+  j.is_outcome_in_the_making = true;
+  const outcome made(j);
+  j.value = Py_XNewRef(made.value());
+  j.exception = Py_XNewRef(made.exception());
+  j.has_outcome = true;
+  j.is_outcome_in_the_making = false;
+  if (j.exception != nullptr || (j.value != nullptr && PyObject_IS_GC(j.value) != 0)) track(future_of(j));
+  j.discard_payload();
+  if (j.destination == nullptr) j.let_go_of_kind();
+}
+
+void publish(concurrent_job& j) noexcept {
+  if (j.is_published) return;
+  take_outcome(j);
+  PyObject* const self = future_of(j);
+  PyObject* told = nullptr;
+  if (j.value != nullptr || j.exception != nullptr) {
+    told = j.value != nullptr ? call_base(base.set_result, self, j.value)
+                              : call_base(base.set_exception, self, j.exception);
+    if (told == nullptr && PyErr_ExceptionMatches(exceptions::get().future_invalid_state) != 0)
+      j.is_the_users = true;
+    j.is_published = true;
+  } else {
+    told = publish_cancelled(self);
+  }
+  if (told == nullptr) PyErr_Clear();
+  Py_XDECREF(told);
+}
+
+void bind_concurrent_future(py::module_& m) {
+  const py::object future = py::module_::import("concurrent.futures").attr("Future");
+  const auto kept = [](const py::object& object) { return py::object(object).release().ptr(); };
+  base = base_class{.type = kept(future),
+                    .result = kept(future.attr("result")),
+                    .exception = kept(future.attr("exception")),
+                    .done = kept(future.attr("done")),
+                    .running = kept(future.attr("running")),
+                    .cancelled = kept(future.attr("cancelled")),
+                    .cancel = kept(future.attr("cancel")),
+                    .notify_cancel = kept(future.attr("set_running_or_notify_cancel")),
+                    .set_result = kept(future.attr("set_result")),
+                    .set_exception = kept(future.attr("set_exception"))};
+  const auto states = py::module_::import("concurrent.futures._base");
+  pending_state = kept(states.attr("PENDING"));
+  running_state = kept(states.attr("RUNNING"));
+  finished_state = kept(states.attr("FINISHED"));
+  cancelled_state = kept(states.attr("CANCELLED_AND_NOTIFIED"));
+  state_field = PyUnicode_InternFromString("_state");
+  callbacks_field = PyUnicode_InternFromString("_done_callbacks");
+
+  const py::dict fields = future().attr("__dict__");
+  const auto carrier = py::reinterpret_steal<py::object>(make_carrier_type(fields));
+  py::dict body;
+  body["__slots__"] = py::make_tuple();
+  body["__module__"] = "offgil";
+  body["__doc__"] = "The future of a job: a concurrent.futures.Future whose cancel() withdraws the job.";
+  const auto type =
+      py::handle(reinterpret_cast<PyObject*>(&PyType_Type))("Future", py::make_tuple(carrier, future), body);
+  future_type = reinterpret_cast<PyTypeObject*>(kept(type));
+  m.attr("Future") = type;
+}
+
+}  // namespace offgil::python

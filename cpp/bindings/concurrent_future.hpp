@@ -1,0 +1,41 @@
+// concurrent_future.hpp - a concurrent.futures.Future that carries its job.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "bridge_job.hpp"
+#include "completion_flag.hpp"
+
+namespace offgil::python {
+
+namespace py = pybind11;
+
+// The job inside a future. Guarded by the GIL, but for what the engine and the flag keep.
+struct concurrent_job : bridge_job {
+  completion_flag flag;       // set when the outcome is there
+  bool is_observed = false;   // the base's fields exist, and must be told
+  bool is_published = false;  // they have been told; the last word in what they say
+  bool is_the_users = false;  // somebody else has ended the future; its outcome is his
+  bool has_outcome = false;   // in the two below; neither: cancelled
+  bool is_outcome_in_the_making = false;
+  PyObject* value = nullptr;
+  PyObject* exception = nullptr;
+};
+
+// A new pending future. Null with an exception set.
+concurrent_job* create_concurrent_future() noexcept;
+
+// The future that a job lives in; borrowed.
+PyObject* future_of(concurrent_job& j) noexcept;
+
+// The outcome is there, the flag is set. Tells those who observe the future: waiters are notified and
+// callbacks run here. Once; later calls do nothing.
+void publish(concurrent_job& j) noexcept;
+
+// Makes the outcome of a job that was handed back, once, and releases the job's payload. A native result is
+// made when it is asked for, by whoever asks.
+void take_outcome(concurrent_job& j) noexcept;
+
+void bind_concurrent_future(py::module_& m);
+
+}  // namespace offgil::python

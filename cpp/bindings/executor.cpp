@@ -1,0 +1,223 @@
+// executor.cpp - the Python type under offgil.ThreadPoolExecutor.
+#include "executor.hpp"
+
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "arguments.hpp"
+#include "c_method.hpp"
+#include "concurrent_channel.hpp"
+#include "errors.hpp"
+#include "interpreter.hpp"
+#include "pool.hpp"
+#include "pool_core.hpp"
+#include "running_loop.hpp"
+#include "stats_dict.hpp"
+#include "submission.hpp"
+
+namespace offgil::python {
+namespace {
+
+// How long a wait may go without a look at whether a signal has come.
+constexpr std::chrono::milliseconds between_signals{50};
+
+// Jobs from any thread, as concurrent futures. Guarded by the GIL.
+//
+// An executor of its own starts its threads with the first job, so that one that is made at import, as many
+// are, survives a fork. One on a pool's engine ends only itself.
+//
+// One that `serves_loop` belongs to one event loop, the first in which it is used: on that loop's thread jobs
+// have futures of the loop's.
+class executor {
+ public:
+  executor(pool_core::options with, bool blocks, bool serves_loop)
+      : options_(std::move(with)), owns_core_(true), blocks_(blocks), serves_loop_(serves_loop) {}
+
+  executor(std::shared_ptr<pool_core> core, bool blocks, bool serves_loop)
+      : owns_core_(false), blocks_(blocks), serves_loop_(serves_loop) {
+    attach(std::move(core));
+  }
+
+  ~executor() {
+    if (core_ && owns_core_) core_->close();
+  }
+  executor(const executor&) = delete;
+  executor& operator=(const executor&) = delete;
+
+  PyObject* submit(const submitted_call& call) {
+    check_not_shut_down();
+    if (!core_) start();
+    check_open(*core_, manners::of_executors);
+    if (serves_loop_)
+      if (const auto channel = channel_of_this_thread())
+        return submit_to(*channel, call, worker_pool::when_full::refuse, manners::of_executors);
+    const bool may_block = blocks_ && core_->engine().max_pending() != 0 && !must_not_block();
+    return submit_to(*channel_, call, may_block);
+  }
+
+  void shut_down(bool wait, bool cancel_futures);
+
+  pool_core* core() const noexcept { return core_.get(); }
+  bool is_shut_down() const noexcept { return is_shut_down_; }
+  bool is_broken() const noexcept { return core_ && core_->is_broken(); }
+
+ private:
+  void check_not_shut_down() {
+    if (is_shut_down_ || is_exiting()) raise_closed(manners::of_executors);
+  }
+
+  void start();
+  void attach(std::shared_ptr<pool_core> core) {
+    channel_ = &core->open_concurrent_channel();
+    core_ = std::move(core);
+  }
+  bool must_not_block() const;
+  std::shared_ptr<loop_channel> channel_of_this_thread();
+  void wait_until_over();
+
+  pool_core::options options_;
+  const bool owns_core_;
+  const bool blocks_;
+  const bool serves_loop_;
+  bool is_shut_down_ = false;
+  std::mutex starting_;              // held by the thread that makes the core
+  std::shared_ptr<pool_core> core_;  // null until the first job
+  concurrent_channel* channel_ = nullptr;
+  py::object loop_;  // weak; null until one was found
+  std::weak_ptr<loop_channel> loop_channel_;
+};
+
+// Starting threads releases the GIL. Who comes meanwhile waits without it, so that the one who holds the
+// mutex can take it.
+void executor::start() {
+  std::unique_lock lock(starting_, std::defer_lock);
+  {
+    const py::gil_scoped_release another_thread_may_be_starting;
+    lock.lock();
+  }
+  if (core_) return;
+  auto made = pool_core::start(options_);
+  const auto close_again = [&made] { made->close(); };
+  try {
+    attach(made);
+    check_not_shut_down();
+  } catch (...) {
+    close_again();
+    throw;
+  }
+}
+
+// A thread that runs an event loop would keep the loop from what makes room; a job's would keep a worker.
+bool executor::must_not_block() const {
+  if (core_->is_on_own_thread()) return true;
+  return !py::module_::import("asyncio").attr("_get_running_loop")().is_none();
+}
+
+std::shared_ptr<loop_channel> executor::channel_of_this_thread() {
+  if (auto known = loop_channel_.lock(); known && known->is_known_to_run()) return known;
+  const py::object running = py::module_::import("asyncio").attr("_get_running_loop")();
+  if (running.is_none()) return nullptr;
+  if (!loop_) loop_ = py::weakref(running);
+  if (!loop_().is(running)) return nullptr;
+  auto found = core_->shared_channel();
+  loop_channel_ = found;
+  return found;
+}
+
+void executor::shut_down(bool wait, bool cancel_futures) {
+  if (wait && core_ && core_->is_on_own_thread())
+    raise(
+        PyExc_RuntimeError,
+        "shutdown(wait=True) was called by one of the jobs or callbacks that it would have to wait for; call "
+        "shutdown(wait=False) there");
+  is_shut_down_ = true;
+  if (!core_ || core_->engine().was_left_behind_by_fork()) return;
+  if (cancel_futures) {
+    core_->engine().cancel_waiting(owns_core_ ? nullptr : channel_);
+    channel_->bring();
+  }
+  if (owns_core_) core_->close();
+  if (wait) wait_until_over();
+}
+
+// Throws what a signal handler raised. What was asked for goes on; another call goes on waiting for it.
+void executor::wait_until_over() {
+  const auto alive = core_;
+  for (bool over = false; !over;) {
+    if (owns_core_) {
+      const py::gil_scoped_release jobs_may_need_it;
+      over = core_->engine().wait_until_finished(between_signals);
+    } else {
+      over = channel_->wait_until_empty(between_signals);
+    }
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+  if (owns_core_) core_->join();
+}
+
+PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    if (nargs < 1) throw py::type_error("submit() missing 1 required positional argument: 'fn'");
+    try {
+      return this_object<executor>(self).submit(
+          {args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
+    } catch (const std::system_error& e) {
+      set_os_error(e);
+      return nullptr;
+    }
+  });
+}
+
+bool blocks_argument(const py::object& given) {
+  const std::string policy = text_argument(given, "on_full");
+  if (policy != "block" && policy != "raise")
+    throw py::value_error("on_full must be 'block' or 'raise', not '" + policy + "'");
+  return policy == "block";
+}
+
+std::unique_ptr<executor> make_executor(const py::object& workers, const py::object& name,
+                                        const py::object& initializer, const py::object& max_pending,
+                                        const py::object& on_full, bool serves_loop, const py::object& pool) {
+  const bool blocks = blocks_argument(on_full);
+  if (!pool.is_none()) return std::make_unique<executor>(core_of_pool(pool), blocks, serves_loop);
+  pool_core::options options{.engine = {.workers = workers_argument(workers, "max_workers"),
+                                        .name = text_argument(name, "thread_name_prefix"),
+                                        .name_separator = '_',
+                                        .max_pending = max_pending_argument(max_pending)}};
+  if (!initializer.is_none()) options.initializer = initializer;
+  return std::make_unique<executor>(std::move(options), blocks, serves_loop);
+}
+
+}  // namespace
+
+void bind_executor(py::module_& m) {
+  static PyMethodDef submit_method = c_method(
+      "submit", &submit,
+      "submit($self, fn, /, *args, **kwargs)\n--\n\n"
+      "Submit a job; return its future at once.\n\n"
+      "Raises RuntimeError after shutdown() and while the interpreter ends, PoolBroken where an initializer "
+      "has "
+      "failed\nand in a forked child, PoolFull where max_pending jobs wait and on_full is 'raise', or the "
+      "thread "
+      "must not\nblock: it runs an event loop, or a job of this executor. Otherwise it waits for room.");
+
+  py::class_<executor> type(m, "Executor", "The engine behind offgil.ThreadPoolExecutor.");
+  type.def(py::init(&make_executor), py::kw_only(), py::arg("workers"), py::arg("name"),
+           py::arg("initializer"), py::arg("max_pending"), py::arg("on_full"), py::arg("serves_loop"),
+           py::arg("pool"));
+  add_c_method(type, submit_method);
+  // Holds the GIL, but for the wait.
+  type.def("_shut_down", &executor::shut_down, py::arg("wait"), py::arg("cancel_futures"),
+           "Refuse new jobs; withdraw those that wait, wait for the others.");
+  type.def("_counters", [](executor& self) { return stats_dict(self.core()); }, "All counters, by name.");
+  type.def_property_readonly("_shutdown", &executor::is_shut_down, "Whether shutdown() has been called.");
+  type.def_property_readonly("_broken", &executor::is_broken, "Whether an initializer has failed.");
+}
+
+}  // namespace offgil::python

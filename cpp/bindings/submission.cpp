@@ -1,0 +1,89 @@
+// submission.cpp - how a call becomes a job in a pool.
+#include "submission.hpp"
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "concurrent_channel.hpp"
+#include "concurrent_future.hpp"
+#include "errors.hpp"
+#include "interpreter.hpp"
+#include "loop_channel.hpp"
+#include "native_function.hpp"
+#include "pool_core.hpp"
+
+namespace offgil::python {
+namespace {
+
+bool prepare(pool_core& core, bridge_job& j, const submitted_call& call, manners how) {
+  PyObject* const function = call.function;
+  if (native_function::check(function))
+    return native_function::of(function).kind.prepare(j, call.args, call.nargs, call.kwnames);
+  if (PyCallable_Check(function) != 0)
+    return core.kinds().of(function).prepare(j, function, call.args, call.nargs, call.kwnames, how);
+  throw py::type_error(
+      std::string("the first argument, fn, must be a native function or another callable, not ") +
+      Py_TYPE(function)->tp_name);
+}
+
+[[noreturn]] void raise_not_accepted(worker_pool::admission answer, const worker_pool& engine, manners how) {
+  if (answer == worker_pool::admission::closed) raise_closed(how);
+  raise(exceptions::get().pool_full, "the pool is full: max_pending=" + std::to_string(engine.max_pending()) +
+                                         " jobs wait already; wait for room, or submit later");
+}
+
+}  // namespace
+
+void raise_closed(manners how) {
+  const bool by_exit = is_exiting();
+  if (how == manners::of_executors)
+    raise(exceptions::get().pool_closed, by_exit ? "cannot schedule new futures after interpreter shutdown"
+                                                 : "cannot schedule new futures after shutdown");
+  raise(exceptions::get().pool_closed, by_exit
+                                           ? "the pool was closed because the interpreter is shutting down"
+                                           : "the pool has been closed; make a new one");
+}
+
+void check_open(pool_core& core, manners how) {
+  core.check_usable();
+  if (!core.engine().is_closed()) return;
+  core.engine().count_rejection();
+  raise_closed(how);
+}
+
+PyObject* submit_to(loop_channel& channel, const submitted_call& call, worker_pool::when_full policy,
+                    manners how) {
+  loop_channel::place place(channel);
+  pool_core& core = channel.core();
+  future_style& style = core.futures();
+  bridge_job* const j = style.create(channel);
+  if (j == nullptr) throw py::error_already_set();
+  PyObject* const future = Py_NewRef(style.future_of(*j));  // the caller's; the job has its own
+  try {
+    if (!prepare(core, *j, call, how)) throw py::error_already_set();
+    const auto answer = channel.submit(*j, policy);
+    if (j->destination == nullptr) raise_not_accepted(answer, core.engine(), how);
+    place.is_taken();
+  } catch (...) {
+    Py_DECREF(future);
+    style.release(*j);
+    throw;
+  }
+  return future;
+}
+
+PyObject* submit_to(concurrent_channel& channel, const submitted_call& call, bool block) {
+  pool_core& core = channel.core();
+  concurrent_job* const j = create_concurrent_future();
+  if (j == nullptr) throw py::error_already_set();
+  const auto future = py::reinterpret_steal<py::object>(future_of(*j));
+  if (!prepare(core, *j, call, manners::of_executors)) throw py::error_already_set();
+  py::handle(future).inc_ref();  // the job's, which the channel gives back; unless it does not take the job
+  const auto answer = channel.submit(*j, block);
+  if (answer == worker_pool::admission::accepted) return py::object(future).release().ptr();
+  if (j->destination == nullptr) future.dec_ref();
+  raise_not_accepted(answer, core.engine(), manners::of_executors);
+}
+
+}  // namespace offgil::python
