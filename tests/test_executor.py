@@ -277,15 +277,11 @@ def test_a_time_limit(executor: Any, gate: Gate, timeout: float) -> None:
     assert waiting.result(timeout) == 1
 
 
-@pytest.mark.parametrize(
-    ("timeout", "error"), [("1", TypeError), ([], TypeError), (1e100, OverflowError)]
-)
-def test_a_time_limit_that_makes_no_sense(
-    executor: Any, gate: Gate, timeout: Any, error: type[Exception]
-) -> None:
-    """TypeError or OverflowError, as waiting for a lock; the future is none the worse."""
+@pytest.mark.parametrize("timeout", ["1", [], b"1"])
+def test_a_time_limit_that_makes_no_sense(executor: Any, gate: Gate, timeout: Any) -> None:
+    """TypeError, as from a lock; the future is none the worse."""
     (held,) = hold(executor, gate, 1)
-    with pytest.raises(error):
+    with pytest.raises(TypeError):
         held.result(timeout)
     gate.open()
     assert held.result(LIMIT) == "through the gate"
