@@ -184,6 +184,20 @@ def test_a_native_functions_exceptions(executor: Any, what: str) -> None:
         future.result(LIMIT)
 
 
+def test_a_job_may_wait_for_another(executor: Any, gate: Gate) -> None:
+    """While a worker is free for it, or runs it already, it is nobody's concern."""
+
+    def outer(future: Any) -> Any:
+        return (future or executor.submit(ex.echo, 5)).result(LIMIT)
+
+    assert executor.submit(outer, None).result(LIMIT) == 5
+    (held,) = hold(executor, gate, 1)
+    waits = executor.submit(outer, held)
+    block_until(waits.running)
+    gate.open()
+    assert waits.result(LIMIT) == "through the gate"
+
+
 # --------------------------------------------------------------------------------------------------
 # cancellation
 

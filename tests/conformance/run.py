@@ -91,7 +91,8 @@ def chosen(
     for case in classes(modules):
         if left_out.reason_for_class(case, executor) is None:
             for name in names_of(case):
-                if left_out.reason_for_test(f"{case.__name__}.{name}", executor, ours) is None:
+                test = f"{case.__name__}.{name}"
+                if left_out.reason_for_test(test, executor, ours, len(modules) == 1) is None:
                     yield case(name)
 
 
@@ -110,7 +111,7 @@ def describe(modules: list[ModuleType], executor: type[Any], ours: bool) -> None
             continue
         for name in names_of(case):
             test = f"{case.__name__}.{name}"
-            reason = left_out.reason_for_test(test, executor, ours)
+            reason = left_out.reason_for_test(test, executor, ours, len(modules) == 1)
             if reason is not None:
                 single.append(f"  {test}: {reason}")
     print("left out:", *single, sep="\n")
