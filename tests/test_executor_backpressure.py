@@ -226,7 +226,7 @@ INTERRUPTED = (
     waiting = executor.submit(x)
 
     def interrupt():
-        time.sleep(0.05)  # by then the main thread waits; if it does not yet, it is told all the same
+        time.sleep(0.05)  # by then the main thread waits; it is told in any case
         os.kill(os.getpid(), signal.SIGINT)
 
     try:

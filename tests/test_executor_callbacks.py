@@ -16,9 +16,7 @@ from offgil import examples as ex
 
 
 @both_sorts
-def test_callbacks_run_in_order(
-    executor: Any, gate: Gate, echo: Callable[[int], int]
-) -> None:
+def test_callbacks_run_in_order(executor: Any, gate: Gate, echo: Callable[[int], int]) -> None:
     """Each is given the future, which is done, once."""
     hold(executor, gate, 2)
     future = executor.submit(echo, 7)
@@ -42,9 +40,7 @@ def test_a_late_callback_runs_at_once(executor: Any, echo: Callable[[int], int])
 
 
 @both_sorts
-def test_a_cancel_calls_back_at_once(
-    executor: Any, gate: Gate, echo: Callable[[int], int]
-) -> None:
+def test_a_cancel_calls_back_at_once(executor: Any, gate: Gate, echo: Callable[[int], int]) -> None:
     """In the thread that cancels, before cancel returns, and only once."""
     hold(executor, gate, 2)
     future = executor.submit(echo, 1)

@@ -130,6 +130,21 @@ def test_a_thread_that_outlives_the_main_one(kind: Kind) -> None:
         assert re.fullmatch("xcannot schedule new futures after (interpreter )?shutdown\n", out)
 
 
+@pytest.mark.parametrize("timeout", [1e100, float("inf")])
+def test_a_time_limit_beyond_all_time(
+    executor: Any, kind: Kind, gate: Gate, timeout: float
+) -> None:
+    """Standard: OverflowError. Ours: it waits as without a limit."""
+    (held,) = hold(executor, gate, 1)
+    if kind.ours:
+        threading.Timer(0.02, gate.open).start()
+        assert held.result(timeout) == "through the gate"
+    else:
+        with pytest.raises(OverflowError):
+            held.result(timeout)
+        gate.open()
+
+
 def test_buffersize(executor: Any, kind: Kind) -> None:
     """Standard: from Python 3.14 on. Ours: on every version (see test_executor_map.py)."""
     if kind.ours or sys.version_info >= (3, 14):

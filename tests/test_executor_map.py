@@ -19,9 +19,7 @@ from offgil import examples as ex
 
 @both_sorts
 @pytest.mark.parametrize("options", [{}, {"chunksize": 3}, {"timeout": LIMIT}], ids=str)
-def test_map_is_map(
-    executor: Any, echo: Callable[[int], int], options: dict[str, Any]
-) -> None:
+def test_map_is_map(executor: Any, echo: Callable[[int], int], options: dict[str, Any]) -> None:
     """The results in order, like the built-in's."""
     assert list(executor.map(echo, range(300), **options)) == [*range(300)]
 
@@ -168,9 +166,7 @@ def test_a_buffer_size_that_is_no_number(buffering: Any, size: Any) -> None:
 
 
 @both_sorts
-def test_no_more_than_the_buffer_is_taken_ahead(
-    buffering: Any, echo: Callable[[int], int]
-) -> None:
+def test_no_more_than_the_buffer_is_taken_ahead(buffering: Any, echo: Callable[[int], int]) -> None:
     """An endless iterable: the buffer's size at the call, then one more for each result."""
     numbers = itertools.count()
     results = buffering.map(echo, numbers, buffersize=3)

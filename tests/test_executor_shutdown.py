@@ -27,9 +27,7 @@ REFUSED = r"^cannot schedule new futures after shutdown$"
 @pytest.mark.parametrize("used", [True, False])
 @pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("cancel_futures", [True, False])
-def test_shutdown_may_be_repeated(
-    kind: Kind, used: bool, wait: bool, cancel_futures: bool
-) -> None:
+def test_shutdown_may_be_repeated(kind: Kind, used: bool, wait: bool, cancel_futures: bool) -> None:
     """Any number of times and in any form; every submit after it is refused with the text."""
     before = os_threads()
     executor = kind.new(2)
@@ -292,7 +290,7 @@ INTERRUPTED = (
     waiting = executor.submit(x)
 
     def interrupt():
-        time.sleep(0.05)  # by then the main thread waits; if it does not yet, it is told all the same
+        time.sleep(0.05)  # by then the main thread waits; it is told in any case
         os.kill(os.getpid(), signal.SIGINT)
 
     start = time.monotonic()

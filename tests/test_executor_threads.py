@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executors import Kind, hold
+from executors import Kind
 from support import LIMIT, Gate, block_until, os_threads
 
 from offgil import examples as ex

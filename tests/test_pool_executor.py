@@ -118,7 +118,9 @@ def test_it_needs_no_loop() -> None:
     run_in_new_loop(pool.aclose())
 
 
-async def test_the_pools_bound_holds_for_both(make_pool: Callable[..., offgil.Pool], gate: Gate) -> None:
+async def test_the_pools_bound_holds_for_both(
+    make_pool: Callable[..., offgil.Pool], gate: Gate
+) -> None:
     """A pool that is full is full by either door; on a loop's thread that is PoolFull."""
     pool = make_pool(1, max_pending=2)
     held = await gate.occupy(pool)

@@ -75,10 +75,10 @@ INDENT = {"initial_indent": "  ", "subsequent_indent": "    "}
 def classes(modules: list[ModuleType]) -> Iterator[type[unittest.TestCase]]:
     for module in modules:
         for thing in vars(module).values():
-            if isinstance(thing, type) and issubclass(thing, unittest.TestCase):
-                # Not the base class, nor what another of the modules has only imported.
-                if thing.__module__ == module.__name__ and names_of(thing):
-                    yield thing
+            # Without the base class, and without what a module has only imported from another.
+            is_case = isinstance(thing, type) and issubclass(thing, unittest.TestCase)
+            if is_case and thing.__module__ == module.__name__ and names_of(thing):
+                yield thing
 
 
 def names_of(case: type[unittest.TestCase]) -> list[str]:
@@ -91,7 +91,8 @@ def chosen(
     for case in classes(modules):
         if left_out.reason_for_class(case, executor) is None:
             for name in names_of(case):
-                if left_out.reason_for_test(f"{case.__name__}.{name}", executor, ours) is None:
+                test = f"{case.__name__}.{name}"
+                if left_out.reason_for_test(test, executor, ours, len(modules) == 1) is None:
                     yield case(name)
 
 
@@ -110,7 +111,7 @@ def describe(modules: list[ModuleType], executor: type[Any], ours: bool) -> None
             continue
         for name in names_of(case):
             test = f"{case.__name__}.{name}"
-            reason = left_out.reason_for_test(test, executor, ours)
+            reason = left_out.reason_for_test(test, executor, ours, len(modules) == 1)
             if reason is not None:
                 single.append(f"  {test}: {reason}")
     print("left out:", *single, sep="\n")
@@ -175,10 +176,10 @@ def share_out(executor: str, times: int, at_once: int) -> int:
     """Run the rounds in several processes; return the exit status."""
     start = time.monotonic()
     shares = [times // at_once + (i < times % at_once) for i in range(at_once)]
+    command = (sys.executable, __file__, "--at-once", "1")
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, "--executor", executor]
-            + ["--times", str(share), "--at-once", "1"],
+            [*command, "--executor", executor, "--times", str(share)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
