@@ -82,7 +82,9 @@ def cluster(folder: Path, **options: Any) -> Iterator[Any]:
             n_workers=1,
             threads_per_worker=WORKERS,
             processes=False,
-            dashboard_address="127.0.0.1:0",  # there is always one, and a fixed port may be taken
+            # Both listen, whatever is wanted: on this machine only, at ports that are free.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
             local_directory=str(folder),
             **options,
         ) as cluster,
