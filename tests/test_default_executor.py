@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,14 @@ Loop = asyncio.AbstractEventLoop
 SetDefault = Callable[[Loop], ThreadPoolExecutor]
 
 caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="nobody")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_what_was_imported() -> Iterator[None]:
+    """Keep the full collections of the tests that follow quick, as conftest does at the start."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def set_standard(loop: Loop) -> ThreadPoolExecutor:

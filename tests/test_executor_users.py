@@ -6,6 +6,7 @@ What passes on the standard executor passes on ours.
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,14 @@ from offgil import examples
 WORKERS = 2
 JOBS = 100
 PREFIX = "users"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_what_was_imported() -> Iterator[None]:
+    """Keep the full collections of the tests that follow quick, as conftest does at the start."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def standard_type() -> type[ThreadPoolExecutor]:
