@@ -207,12 +207,14 @@ def fixed_addresses() -> list[str]:
 
 
 def quick(report: Report, here: Interpreter) -> None:
-    if report.step(f"Python {here.release}: build", partial(prepare, VENV, here, "test")):
+    build = partial(prepare, VENV, here, "test", "users")
+    if report.step(f"Python {here.release}: build", build):
         report.step(f"Python {here.release}: pytest", partial(run, python_of(VENV), "-m", "pytest"))
 
 
 def python(report: Report, here: Interpreter) -> None:
-    for name, venv in environments(report, here):
+    # What runs our executors in strangers' programs is large: on the Python of .venv only.
+    for name, venv in environments(report, here, "users"):
         pytest = partial(run, python_of(venv), "-m", "pytest")
         report.step(f"{name}: pytest", pytest)
         in_debug_mode = partial(pytest, env={"PYTHONASYNCIODEBUG": "1"})
@@ -231,8 +233,13 @@ def conformance(report: Report, here: Interpreter) -> None:
         report.step(f"{name}: CPython's executor tests", suite)
 
 
-def environments(report: Report, here: Interpreter) -> Iterator[tuple[str, Path]]:
-    """Name and environment of every interpreter found, with offgil and its tests' needs in it."""
+def environments(
+    report: Report, here: Interpreter, *extras_here: str
+) -> Iterator[tuple[str, Path]]:
+    """Name and environment of every interpreter found, with offgil and its tests' needs in it.
+
+    `extras_here` come on top for the interpreter that runs this.
+    """
     for minor in MINORS:
         try:
             interpreter = here if here.minor == minor else find_interpreter(minor)
@@ -241,7 +248,8 @@ def environments(report: Report, here: Interpreter) -> Iterator[tuple[str, Path]
             continue
         venv = VENV if interpreter is here else ROOT / ".venvs" / minor
         name = f"Python {interpreter.release}"
-        if report.step(f"{name}: build", partial(prepare, venv, interpreter, "test")):
+        extras = ("test", *(extras_here if interpreter is here else ()))
+        if report.step(f"{name}: build", partial(prepare, venv, interpreter, *extras)):
             yield name, venv
         else:
             report.skip(f"{name}: tests", "not run")

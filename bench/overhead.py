@@ -2,10 +2,10 @@
 
     python bench/overhead.py [--loop asyncio|uvloop|both] [--row NAME]... [--quick] [--json FILE]
 
-RIE is ``loop.run_in_executor`` on a ThreadPoolExecutor with two threads; the bare loop resolves its
-futures by one callback, with no threads at all. Everything compared takes turns within one process;
-figures are medians of per-round ratios, in brackets their range. Speed is never a pass condition:
-the exit code is 0 unless a result was wrong.
+RIE is ``loop.run_in_executor`` on a ThreadPoolExecutor with two threads, TPE that executor itself;
+the bare loop resolves its futures by one callback, with no threads at all. Everything compared
+takes turns within one process; figures are medians of per-round ratios, in brackets their range.
+Speed is never a pass condition: the exit code is 0 unless a result was wrong.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import default_executor_rows
+import executor_rows
 import load_rows
 import throughput_rows
+import zarr_rows
 from measuring import CpuWatch, Environment, Line, table
 from settings import Settings
 
@@ -46,6 +49,13 @@ ROWS = {
     "memory": Row(load_rows.memory),
     "lag": Row(load_rows.lag),
     "parallel": Row(load_rows.parallel),
+    "executor": Row(executor_rows.burst),
+    "executor-one": Row(executor_rows.one_at_a_time),
+    "blocking": Row(executor_rows.blocking),
+    "behind": Row(executor_rows.behind),
+    "install": Row(default_executor_rows.install),
+    "run-in-executor": Row(default_executor_rows.run_in_executor),
+    "zarr": Row(zarr_rows.to_thread),
 }
 
 

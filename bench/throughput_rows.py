@@ -7,9 +7,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from measuring import (
     WrongResultError,
     at_least,
     at_most,
+    pinned,
     take_turns,
     usable_cpus,
 )
@@ -161,7 +161,7 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
         _pin_threads_named("bench-spin", there)
         # Python names its threads for the kernel only from 3.14 on: they pin themselves.
         pin_worker = partial(os.sched_setaffinity, 0, {there})
-        with ThreadPoolExecutor(WORKERS, initializer=pin_worker) as executor, _pinned(here):
+        with ThreadPoolExecutor(WORKERS, initializer=pin_worker) as executor, pinned(here):
             rie = Contender(run_in_executor(executor), examples.echo_nogil)
             trips = {
                 "rie": partial(workloads.one_at_a_time, rie.submit, rie.echo, jobs // 3),
@@ -206,17 +206,6 @@ async def submit(settings: Settings) -> list[Line]:
             f"{statistics.median(calls):.0f} ns",
         )
     ]
-
-
-@contextmanager
-def _pinned(cpu: int) -> Iterator[None]:
-    """Keep the calling thread on one CPU."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _pin_threads_named(prefix: str, cpu: int) -> None:

@@ -16,6 +16,10 @@ import offgil
 from offgil import examples
 
 WORKERS = 2
+#: The rows about executors are measured with each of these.
+WORKER_COUNTS = (1, WORKERS, 4)
+#: What two equally fast things reach at least, in spite of noise.
+NO_SLOWER = 0.95
 #: The closed loop: so many tasks, each waiting for one job at a time.
 TASKS = 256
 
@@ -29,6 +33,22 @@ class Contender:
 
     submit: Submit
     echo: Function
+
+
+@dataclass(frozen=True)
+class Job:
+    """A function that returns its argument: as offgil gets it, and as any other executor does."""
+
+    name: str
+    ours: Function
+    plain: Function
+
+
+_LAMBDA: Function = lambda x: x  # noqa: E731 - a lambda is what is measured
+JOBS = (
+    Job("native", examples.echo, examples.echo_nogil),
+    Job("lambda", _LAMBDA, _LAMBDA),
+)
 
 
 @dataclass(frozen=True)

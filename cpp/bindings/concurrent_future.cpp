@@ -176,11 +176,6 @@ std::optional<clock::time_point> deadline(PyObject* timeout) {
   if (seconds == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
   if (std::isnan(seconds)) throw py::value_error("timeout must not be NaN");
   constexpr double longest = 1e9;  // seconds: thirty years
-  constexpr double representable = 9.2e9;
-  if (seconds > representable) {
-    PyErr_SetString(PyExc_OverflowError, "timeout value is too large");
-    throw py::error_already_set();
-  }
   if (seconds > longest) return std::nullopt;
   const std::chrono::duration<double> at_most(seconds < 0 ? 0 : seconds);
   return clock::now() + std::chrono::duration_cast<clock::duration>(at_most);
