@@ -18,16 +18,19 @@ only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import environment
 from environment import ROOT, VENV, Interpreter, Unusable, python_of
@@ -66,6 +69,9 @@ class Report:
 
     def step(self, name: str, action: Step) -> bool:
         print(f"\n== {name}", flush=True)
+        return self._run(name, action)
+
+    def _run(self, name: str, action: Step) -> bool:
         start = time.monotonic()
         try:
             action()
@@ -76,6 +82,32 @@ class Report:
             mark = "ok"
         self.outcomes.append(Outcome(mark, name, f"{time.monotonic() - start:.1f} s"))
         return mark == "ok"
+
+    def steps_at_once(self, actions: dict[str, Callable[[IO[bytes]], None]]) -> None:
+        """Run steps beside each other; each writes to a file, shown when all have ended."""
+        print(f"\n== {', '.join(actions)}, at once", flush=True)
+        with contextlib.ExitStack() as open_files:
+            outputs = {name: open_files.enter_context(tempfile.TemporaryFile()) for name in actions}
+            threads = [
+                threading.Thread(target=self._run, args=(name, partial(action, outputs[name])))
+                for name, action in actions.items()
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                for thread in threads:
+                    thread.join()
+            except (
+                BaseException
+            ):  # Ctrl-C, above all: what was started ends, and the threads with it
+                for process in list(running):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+            for name, output in outputs.items():
+                output.seek(0)
+                print(f"\n== {name}", flush=True)
+                sys.stdout.buffer.write(output.read())
+                sys.stdout.flush()
 
     def skip(self, name: str, why: str) -> None:
         self.outcomes.append(Outcome("-", name, why))
@@ -92,7 +124,13 @@ class Report:
         print("FAILED" if self.failed else "all passed", flush=True)
 
 
-def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
+# What `run` waits for.
+running: set[subprocess.Popen[bytes]] = set()
+
+
+def run(
+    *command: str | Path, env: dict[str, str] | None = None, output: IO[bytes] | None = None
+) -> None:
     """Run a command in the project's folder; raises Failed when it fails or takes too long."""
     words = [str(word) for word in command]
     # A group of its own: a test that hangs may have left children, and they end with it.
@@ -101,13 +139,17 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
         cwd=ROOT,
         env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         start_new_session=True,
     )
+    running.add(process)
     try:
         status = process.wait(STEP_LIMIT)
     except subprocess.TimeoutExpired:
         raise Failed(f"{' '.join(words)}: still running after {STEP_LIMIT:.0f} s") from None
     finally:
+        running.discard(process)
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -215,10 +257,17 @@ def quick(report: Report, here: Interpreter) -> None:
 def python(report: Report, here: Interpreter) -> None:
     # What runs our executors in strangers' programs is large: on the Python of .venv only.
     for name, venv in environments(report, here, "users"):
-        pytest = partial(run, python_of(venv), "-m", "pytest")
-        report.step(f"{name}: pytest", pytest)
-        in_debug_mode = partial(pytest, env={"PYTHONASYNCIODEBUG": "1"})
-        report.step(f"{name}: pytest, asyncio debug", in_debug_mode)
+        in_debug_mode = {"PYTHONASYNCIODEBUG": "1"}
+        report.steps_at_once(
+            {
+                f"{name}: pytest": partial(pytest, venv, {}),
+                f"{name}: pytest, asyncio debug": partial(pytest, venv, in_debug_mode),
+            }
+        )
+
+
+def pytest(venv: Path, env: dict[str, str], output: IO[bytes]) -> None:
+    run(python_of(venv), "-m", "pytest", "-p", "no:cacheprovider", env=env, output=output)
 
 
 def soak(report: Report, here: Interpreter) -> None:
