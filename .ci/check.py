@@ -97,9 +97,7 @@ class Report:
             try:
                 for thread in threads:
                     thread.join()
-            except (
-                BaseException
-            ):  # Ctrl-C, above all: what was started ends, and the threads with it
+            except BaseException:  # Ctrl-C, above all: what was started ends with us
                 for process in list(running):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise

@@ -3,9 +3,12 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string_view>
 
 #include "job.hpp"
 #include "offgil/abi.h"
@@ -60,5 +63,13 @@ struct bridge_job : job {
     kind = nullptr;
   }
 };
+
+// For describe(): what fits of a text, not through the middle of a UTF-8 sequence.
+inline void copy_name(std::string_view text, std::span<char> to) noexcept {
+  std::size_t size = std::min(text.size(), to.size() - 1);
+  while (size < text.size() && size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0U) == 0x80U) --size;
+  std::copy_n(text.data(), size, to.data());
+  to[size] = '\0';
+}
 
 }  // namespace offgil::python

@@ -33,7 +33,10 @@ bool try_call(const py::object& loop, PyObject* method, PyObject* argument) noex
 }  // namespace
 
 loop_channel::loop_channel(std::shared_ptr<pool_core> core, std::shared_ptr<mailbox> box, py::handle loop)
-    : core_(std::move(core)), mailbox_(std::move(box)), loop_reference_(py::weakref(loop)) {
+    : core_(std::move(core)),
+      number_(core_->next_loop_number()),
+      mailbox_(std::move(box)),
+      loop_reference_(py::weakref(loop)) {
   mailbox_->owner = this;
 }
 
@@ -152,8 +155,13 @@ bool loop_channel::drain() noexcept {
   ++draining_;
   look_whether_loop_debugs();
   const auto delivered_before = delivered_;
-  const pause reason = deliver(clock::now() + time_budget);
-  if (delivered_ != delivered_before) ++core_->counters.batches;
+  const auto begin = clock::now();
+  const pause reason = deliver(begin + time_budget);
+  if (delivered_ != delivered_before) {
+    ++core_->counters.batches;
+    if (core_->is_traced())
+      core_->note_delivery({number_, begin, clock::now(), delivered_ - delivered_before});
+  }
   --draining_;
   if (reason != pause::none) {
     py::object raised = take_raised();

@@ -120,6 +120,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
 
   // The core keeps its channels as well: the two live until the channel is detached or its loop is gone.
   std::shared_ptr<pool_core> core_;
+  const unsigned number_;  // for a trace
   std::shared_ptr<mailbox> mailbox_;
   py::object loop_reference_;  // weak
   py::object drain_callable_;  // these two hold the channel weakly: the loop must not keep it

@@ -16,6 +16,7 @@ class native_kind final : public bridge_kind {
   bool prepare(bridge_job& j, PyObject* const* args, std::size_t nargs, PyObject* kwnames) noexcept;
 
   bool run(job& j) noexcept override;
+  void describe(const job&, std::span<char> name) noexcept override { copy_name(abi_.name, name); }
   py::object callable_of(const bridge_job&) const noexcept override {
     return py::reinterpret_borrow<py::object>(function_);
   }

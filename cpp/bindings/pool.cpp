@@ -20,6 +20,7 @@
 #include "errors.hpp"
 #include "pool_core.hpp"
 #include "running_loop.hpp"
+#include "span_log.hpp"
 #include "stats_dict.hpp"
 #include "submission.hpp"
 
@@ -133,6 +134,30 @@ std::unique_ptr<pool> make_pool(const py::object& workers, const py::object& nam
   return std::make_unique<pool>(pool_core::start(std::move(options)));
 }
 
+std::int64_t nanoseconds(clock::time_point at) noexcept {
+  return std::chrono::nanoseconds(at.time_since_epoch()).count();
+}
+
+// By worker the (name, submitted, begin, end) of each job; the (loop, begin, end, delivered) of each
+// delivery; how many jobs were not noted. Times are nanoseconds of the monotonic clock.
+py::tuple stop_trace(pool_core& core) {
+  std::size_t lost = 0;
+  py::list workers;
+  for (const auto& each : core.engine().stop_trace()) {
+    py::list spans;
+    for (const job_span& span : each.spans)
+      spans.append(py::make_tuple(span.name.data(), nanoseconds(span.submitted), nanoseconds(span.begin),
+                                  nanoseconds(span.end)));
+    workers.append(spans);
+    lost += each.lost;
+  }
+  py::list deliveries;
+  for (const auto& each : core.stop_trace())
+    deliveries.append(
+        py::make_tuple(each.loop, nanoseconds(each.begin), nanoseconds(each.end), each.delivered));
+  return py::make_tuple(workers, deliveries, lost);
+}
+
 }  // namespace
 
 void bind_pool(py::module_& m) {
@@ -186,6 +211,12 @@ void bind_pool(py::module_& m) {
       "_is_on_own_thread", [](pool& self) { return self.core().is_on_own_thread(); },
       "Whether the calling thread is one of the workers.");
   type.def("_counters", [](pool& self) { return stats_dict(&self.core()); }, "All counters, by name.");
+  type.def(
+      "_start_trace", [](pool& self, std::size_t limit) { self.core().start_trace(limit); }, py::arg("limit"),
+      "Note from here on what at most `limit` jobs of each worker do.");
+  type.def(
+      "_stop_trace", [](pool& self) { return stop_trace(self.core()); },
+      "Return what was noted: by worker the jobs, the deliveries, and how many jobs were too many.");
   type.def_property_readonly(
       "workers", [](pool& self) { return self.core().engine().workers(); },
       "How many worker threads there are.");

@@ -288,6 +288,28 @@ void pool_core::leave_interpreter() noexcept {
   if (interrupt) restore_raised(std::move(interrupt));
 }
 
+// ---- trace ----
+
+void pool_core::start_trace(std::size_t limit) {
+  deliveries_ = {};
+  most_deliveries_ = limit;
+  engine_->start_trace(limit);
+}
+
+std::vector<pool_core::delivery_span> pool_core::stop_trace() noexcept {
+  most_deliveries_ = 0;
+  return std::exchange(deliveries_, {});
+}
+
+void pool_core::note_delivery(const delivery_span& seen) noexcept {
+  if (deliveries_.size() >= most_deliveries_) return;
+  guarded(0, [&] {
+    deliveries_.push_back(seen);
+    return 0;
+  });
+  PyErr_Clear();  // without memory it is one of those that are not noted
+}
+
 std::uint64_t pool_core::wakeups() const noexcept {
   std::uint64_t sum = wakeups_of_old_mailboxes_;
   for (const auto& each : mailboxes_) sum += each->wakeups();

@@ -42,7 +42,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
     worker_pool::options engine;
     delivery by = delivery::automatic;
     future_style* style = &inline_futures();
-    py::object initializer;    // called without arguments on each worker before its first job; or null
+    py::object initializer;     // called without arguments on each worker before its first job; or null
     bool has_no_owner = false;  // after close() nobody joins the threads: all end when the jobs have
   };
 
@@ -106,6 +106,19 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::uint64_t wakeups() const noexcept;
   delivery_counters counters;
 
+  // While a trace is taken: drains of its event loops, by the loop's number.
+  struct delivery_span {
+    unsigned loop;
+    clock::time_point begin;
+    clock::time_point end;
+    std::uint64_t delivered;
+  };
+  void start_trace(std::size_t limit);
+  std::vector<delivery_span> stop_trace() noexcept;  // stop_trace() of the engine for the rest
+  bool is_traced() const noexcept { return most_deliveries_ != 0; }
+  void note_delivery(const delivery_span& seen) noexcept;
+  unsigned next_loop_number() noexcept { return loops_numbered_++; }
+
   void leave_interpreter() noexcept override;
 
  private:
@@ -137,6 +150,9 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   bool is_joined_ = false;
   std::shared_ptr<dispatcher> dispatcher_;
   std::uint64_t wakeups_of_old_mailboxes_ = 0;
+  unsigned loops_numbered_ = 0;
+  std::size_t most_deliveries_ = 0;  // to note; 0: no trace is taken
+  std::vector<delivery_span> deliveries_;
   std::vector<std::shared_ptr<mailbox>> mailboxes_;  // all, for as long as threads may touch them
   std::vector<std::shared_ptr<loop_channel>> channels_;
   std::shared_ptr<loop_channel> last_used_;

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <new>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "callable_name.hpp"
@@ -85,6 +87,13 @@ bool python_kind::prepare(bridge_job& j, PyObject* callable, PyObject* const* ar
   j.kind = this;
   j.has_payload = true;
   return true;
+}
+
+void python_kind::describe(const job& j, std::span<char> name) noexcept {
+  const std::string whole = callable_name(callable_of(static_cast<const bridge_job&>(j)));
+  constexpr std::string_view inside = "<locals>.";  // what stands before it may fill all there is room for
+  const std::size_t local = whole.rfind(inside);
+  copy_name(local == std::string::npos ? whole : whole.substr(local + inside.size()), name);
 }
 
 bool python_kind::run(job& base) noexcept {

@@ -24,6 +24,7 @@ class python_kind final : public bridge_kind {
                manners how) noexcept;
 
   bool run(job& j) noexcept override;
+  void describe(const job& j, std::span<char> name) noexcept override;
   py::object callable_of(const bridge_job& j) const noexcept override;
   PyObject* finish(bridge_job& j) noexcept override;
   void discard(bridge_job& j) noexcept override;

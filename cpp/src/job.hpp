@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <span>
 
 #include "clock.hpp"
 #include "run_time_estimate.hpp"
@@ -35,6 +36,10 @@ class job_kind {
   // Runs one job on a worker's thread, inside the kind's lane. Returns whether it ended with a result;
   // where result and error are kept is the derived kind's business.
   virtual bool run(job&) noexcept = 0;
+
+  // What a trace calls a job that is about to run: a text ended by a zero. Called in the lane, like run().
+  virtual void describe(const job&, std::span<char> name) noexcept { name[0] = '\0'; }
+
   lane* in_lane() const noexcept { return lane_; }
 
   // How long jobs of this kind take, as far as is known.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "job.hpp"
+#include "span_log.hpp"
 #include "stats.hpp"
 
 namespace offgil {
@@ -27,6 +28,7 @@ struct alignas(64) worker {
 
   std::atomic<const job*> current{nullptr};  // null between jobs
   worker_counters counters;
+  span_log spans;
 
   bool searching = false;  // guarded by the pool's mutex
 

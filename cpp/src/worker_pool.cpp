@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -298,6 +299,19 @@ pool_stats worker_pool::stats() const {
   return seen;
 }
 
+void worker_pool::start_trace(std::size_t limit) {
+  for (const auto& each : workers_) each->spans.open(limit);
+  is_traced_.store(true, std::memory_order_relaxed);
+}
+
+std::vector<span_log::content> worker_pool::stop_trace() {
+  is_traced_.store(false, std::memory_order_relaxed);
+  std::vector<span_log::content> by_worker;
+  by_worker.reserve(workers_.size());
+  for (const auto& each : workers_) by_worker.push_back(each->spans.close());
+  return by_worker;
+}
+
 std::vector<const job*> worker_pool::running() const {
   std::vector<const job*> found;
   for (const auto& each : workers_)
@@ -426,6 +440,9 @@ void worker_pool::run_one(worker& self, job& j) noexcept {
   self.current.store(&j, std::memory_order_release);
   self.enter(kind.in_lane());
 
+  std::optional<job_span> span;
+  if (is_traced_.load(std::memory_order_relaxed)) kind.describe(j, span.emplace().name);
+
   const auto begin = clock::now();
   j.succeeded = kind.run(j);
   const auto end = clock::now();
@@ -435,6 +452,12 @@ void worker_pool::run_one(worker& self, job& j) noexcept {
   kind.estimate.learn(end - begin);
   self.counters.wait_time.record(begin - j.submitted_at);
   self.counters.run_time.record(end - begin);
+  if (span) {
+    span->submitted = j.submitted_at;
+    span->begin = begin;
+    span->end = end;
+    self.spans.add(*span);
+  }
   self.current.store(nullptr, std::memory_order_relaxed);
   const auto before = j.state.exchange(job_state::done, std::memory_order_acq_rel);
   self.counters.count_end(j.succeeded, before == job_state::abandoned);

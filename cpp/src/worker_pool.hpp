@@ -21,6 +21,7 @@
 #include "job.hpp"
 #include "log.hpp"
 #include "run_queue.hpp"
+#include "span_log.hpp"
 #include "stats.hpp"
 #include "waiting_room.hpp"
 
@@ -118,6 +119,11 @@ class worker_pool final : private io_threads::guest {
   std::size_t max_pending() const noexcept { return max_pending_; }
   pool_stats stats() const;
 
+  // From here on each worker notes when its jobs were submitted, began and ended, of up to `limit` jobs. Not
+  // noting costs one load per job, noting about as much as two clock readings.
+  void start_trace(std::size_t limit);
+  std::vector<span_log::content> stop_trace();  // by worker
+
   // The jobs that run at the moment. For who can make sure that no job is freed meanwhile, as its consumers
   // can.
   std::vector<const job*> running() const;
@@ -202,6 +208,7 @@ class worker_pool final : private io_threads::guest {
   std::atomic<int> spin_credit_{4};
   std::atomic<unsigned> spins_skipped_{0};
   std::atomic<bool> idle_is_awaited_{false};
+  std::atomic<bool> is_traced_{false};
 
   std::uint64_t submitted_at_last_tick_ = 0;  // the sentinel's own
 

@@ -1,0 +1,86 @@
+"""`Pool.trace`: a file in the trace-event format whose spans add up to the counters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import offgil
+from offgil.examples import echo
+
+
+def load(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    assert set(document) == {"traceEvents", "displayTimeUnit", "otherData"}
+    for event in document["traceEvents"]:
+        assert {"ph", "name", "pid", "tid"} <= set(event)
+        assert event["ph"] in {"M", "X", "b", "e"}
+        if event["ph"] == "X":
+            assert event["ts"] > 0
+            assert event["dur"] >= 0
+        if event["ph"] in {"b", "e"}:
+            assert {"id", "cat", "ts"} <= set(event)
+    return document
+
+
+async def test_its_spans_add_up_to_the_counters(
+    make_pool: Callable[..., offgil.Pool], tmp_path: Path
+) -> None:
+    """One run and one wait per job, named; as much run time as the workers were busy."""
+
+    def half(x: int) -> float:
+        return x / 2
+
+    pool = make_pool(2)
+    await pool.submit(echo, 0)
+    before = pool.stats()
+    with pool.trace(tmp_path / "trace.json"):
+        await asyncio.gather(*(pool.submit(fn, x) for x in range(200) for fn in (echo, half)))
+    after = pool.stats()
+    events = load(tmp_path / "trace.json")["traceEvents"]
+    runs = [event for event in events if event.get("cat") == "run"]
+    assert len(runs) == after.completed - before.completed == 400
+    assert Counter(event["name"].rpartition(".")[2] for event in runs) == {"echo": 200, "half": 200}
+    busy = sum(after.worker_busy_seconds) - sum(before.worker_busy_seconds)
+    assert sum(event["dur"] for event in runs) / 1e6 == pytest.approx(busy)
+    waits = {ph: {e["id"]: e["ts"] for e in events if e["ph"] == ph} for ph in "be"}
+    assert waits["b"].keys() == waits["e"].keys() == {run["args"]["job"] for run in runs}
+    assert all(waits["b"][run["args"]["job"]] <= run["ts"] for run in runs)
+    delivered = [event for event in events if event.get("cat") == "deliver"]
+    assert len(delivered) == after.batches - before.batches
+    assert sum(event["args"]["jobs"] for event in delivered) == 400
+    rows = {event["tid"] for event in events if event["ph"] == "M"}
+    assert {event["tid"] for event in runs + delivered} <= rows
+
+
+async def test_what_is_beyond_the_limit_is_counted(pool: offgil.Pool, tmp_path: Path) -> None:
+    """The file says how many jobs are not in it."""
+    with pool.trace(tmp_path / "trace.json", limit=10):
+        await asyncio.gather(*(pool.submit(echo, x) for x in range(100)))
+    document = load(tmp_path / "trace.json")
+    runs = sum(event.get("cat") == "run" for event in document["traceEvents"])
+    assert 10 <= runs <= 20
+    assert runs + document["otherData"]["jobs_not_noted"] == 100
+
+
+async def test_outside_of_the_block_nothing_is_noted(pool: offgil.Pool, tmp_path: Path) -> None:
+    """Neither before, nor after; and the block may end with an exception."""
+    await pool.submit(echo, 1)
+    with pytest.raises(ZeroDivisionError), pool.trace(tmp_path / "trace.json"):
+        raise ZeroDivisionError
+    await pool.submit(echo, 1)
+    assert not any(e["ph"] == "X" for e in load(tmp_path / "trace.json")["traceEvents"])
+
+
+async def test_bad_arguments(pool: offgil.Pool, tmp_path: Path) -> None:
+    """They are errors at the call, before anything is noted."""
+    with pytest.raises(FileNotFoundError):
+        pool.trace(tmp_path / "no such folder" / "trace.json")
+    with pytest.raises(ValueError, match="limit"):
+        pool.trace(tmp_path / "trace.json", limit=0)
