@@ -2,8 +2,8 @@
 
     python bench_extras.py peers|service
 
-peers    every package of the extra that installs, and the Rust crate where there is cargo; what does
-         not install is said and left out
+peers    every package of the extra that installs, and the Rust crate where there is cargo; what
+         does not install is said and left out
 service  the extra, and the native work in bench/service/native
 
 What is compiled is kept under build/, and compiled anew only when its sources changed. Standard
