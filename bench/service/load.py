@@ -74,7 +74,7 @@ async def load(url: str, connections: int, seconds: float, expected: str) -> Loa
                         answer = response.status, await response.text()
                 except (aiohttp.ClientError, TimeoutError):
                     failed += 1
-                    continue
+                    return  # a service that is gone would be asked again without end
                 requests += 1
                 wrong += answer != (200, expected)
 

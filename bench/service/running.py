@@ -88,12 +88,13 @@ async def checked_output(command: Sequence[str], limit: float) -> str:
 @asynccontextmanager
 async def _child(command: Sequence[str], stdin: int) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a process that does not outlive the block."""
+    path = filter(None, [str(BENCH), os.environ.get("PYTHONPATH")])
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(BENCH)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         )
     except FileNotFoundError:
         raise UnusableError(f"{command[0]} is not installed") from None

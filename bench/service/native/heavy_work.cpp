@@ -21,10 +21,9 @@ namespace {
 std::string derived_key(const std::string& password, const std::string& salt, int iterations) {
   std::array<unsigned char, 32> key{};
   const auto* salt_bytes = reinterpret_cast<const unsigned char*>(salt.data());
-  if (iterations < 1 ||
-      PKCS5_PBKDF2_HMAC(password.data(), static_cast<int>(password.size()), salt_bytes,
-                        static_cast<int>(salt.size()), iterations, EVP_sha256(), static_cast<int>(key.size()),
-                        key.data()) != 1)
+  if (iterations < 1 || PKCS5_PBKDF2_HMAC(password.data(), static_cast<int>(password.size()), salt_bytes,
+                                          static_cast<int>(salt.size()), iterations, EVP_sha256(),
+                                          static_cast<int>(key.size()), key.data()) != 1)
     throw std::invalid_argument("no key can be derived from these");
   constexpr char digits[] = "0123456789abcdef";
   std::string hex;
@@ -44,8 +43,8 @@ std::uint64_t compressed_size(const std::string& document) {
   return size;
 }
 
-std::pair<std::string, std::uint64_t> seal(const std::string& password, const std::string& salt, int iterations,
-                                           const std::string& document) {
+std::pair<std::string, std::uint64_t> seal(const std::string& password, const std::string& salt,
+                                           int iterations, const std::string& document) {
   return {derived_key(password, salt, iterations), compressed_size(document)};
 }
 
@@ -53,6 +52,7 @@ std::pair<std::string, std::uint64_t> seal(const std::string& password, const st
 
 PYBIND11_MODULE(heavy_work, m) {
   m.doc() = "The web service's heavy work, as a native function.";
-  offgil::def(m, "seal", &seal, "Return the key of a password (PBKDF2, SHA-256) in hex, and a document's size compressed.",
+  offgil::def(m, "seal", &seal,
+              "Return the key of a password (PBKDF2, SHA-256) in hex, and a document's size compressed.",
               py::arg("password"), py::arg("salt"), py::arg("iterations"), py::arg("document"));
 }
