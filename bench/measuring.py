@@ -111,10 +111,12 @@ class Samples:
         return f"; {self.disturbed_rounds} of {rounds} rounds disturbed"
 
 
-async def take_turns(contenders: Mapping[str, Measure], rounds: int) -> Samples:
+async def take_turns(
+    contenders: Mapping[str, Measure], rounds: int, most_extra: int | None = None
+) -> Samples:
     """Measure every contender once per round; repeat disturbed rounds, within reason."""
     samples = Samples({name: [] for name in contenders})
-    extra = MAX_EXTRA_ROUNDS * rounds
+    extra = MAX_EXTRA_ROUNDS * rounds if most_extra is None else most_extra
     done = 0
     while done < rounds:
         watch = CpuWatch()
