@@ -31,6 +31,14 @@ from service.work import ITERATIONS
 VARIANTS = ("inline", "run_in_executor", "offgil", "offgil-nice")
 #: The load starts so much earlier than the probe, and ends so much later.
 MARGIN = 1
+#: It is a measurement that ends, not an attack.
+MOST = {
+    "rounds": 100,
+    "seconds": 60,
+    "rate": 1_000,
+    "connections": 256,
+    "iterations": 10_000_000,
+}
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of PBKDF2, per request")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    for name, most in _MOST.items():
+    for name, most in MOST.items():
         if not 1 <= getattr(options, name) <= most:
             parser.error(f"--{name} must be between 1 and {most:,}")
     if options.json:
@@ -143,16 +151,6 @@ def _options() -> argparse.Namespace:
         except OSError as error:
             parser.error(f"cannot write {str(options.json)!r}: {error.strerror}")
     return options
-
-
-#: It is a measurement that ends, not an attack.
-_MOST = {
-    "rounds": 100,
-    "seconds": 60,
-    "rate": 1_000,
-    "connections": 256,
-    "iterations": 10_000_000,
-}
 
 
 async def _measure(options: argparse.Namespace) -> list[Row]:
