@@ -21,8 +21,6 @@ from peer_table import Comparison, Result
 TURN = Path(__file__).with_name("peer_turn.py")
 #: Seconds that a turn may take, its process' start and end included, before it counts as hung.
 TURN_LIMIT = 120.0
-#: A round is half a minute of processes: a machine that is never quiet shall not make it an hour.
-MOST_EXTRA_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ async def compare(
         samples[workload] = await take_turns(
             {entrant.title: partial(_turn, entrant, workload, sizes) for entrant in running},
             sizes.rounds,
-            MOST_EXTRA_ROUNDS,
+            most_extra=0,  # a round takes half a minute: the table says which were disturbed
         )
     return Comparison(
         reference,
