@@ -181,7 +181,7 @@ def _on_uvloop(peer: AwaitedPeer) -> AwaitedPeer:
 REFERENCE: AwaitedPeer = Peer("run_in_executor", _run_in_executor)
 
 _BARE: AwaitedPeer = Peer(
-    "bare loop", _bare_loop, note="no threads, no work: the limit of any asyncio.Future"
+    "bare loop", _bare_loop, note="no threads, no work: what plain futures alone cost"
 )
 _OFFGIL: AwaitedPeer = Peer("offgil", _offgil, packages=("offgil",))
 _FUTURE_INTO_PY: AwaitedPeer = Peer(
