@@ -44,7 +44,7 @@ def running(module: str) -> set[str]:
     return found
 
 
-VARIANTS = ("inline", "run_in_executor", "offgil", "offgil-nice")
+VARIANTS = ("inline", "run_in_executor", "run_in_executor-sized", "offgil", "offgil-nice")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The web service: a heavy endpoint and a light one, on one event loop.
 
-    PYTHONPATH=bench python -m service.app --variant inline|run_in_executor|offgil|offgil-nice
+    PYTHONPATH=bench python -m service.app --variant inline|run_in_executor|offgil|...
 
 Prints the port of 127.0.0.1 it listens on, and serves until its standard input ends: it never
 outlives whoever started it.
@@ -14,10 +14,12 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import uvicorn
+from measuring import usable_cpus
 from service.work import ITERATIONS, SALT, Seal, chosen_seal, document
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -40,7 +42,15 @@ async def _inline() -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def _run_in_executor() -> AsyncIterator[Run]:
+    # The default one, as most do: with four threads more than there are CPUs.
     yield partial(asyncio.get_running_loop().run_in_executor, None)
+
+
+@asynccontextmanager
+async def _run_in_sized_executor() -> AsyncIterator[Run]:
+    # With as many threads as offgil's pool has workers.
+    with ThreadPoolExecutor(len(usable_cpus())) as executor:
+        yield partial(asyncio.get_running_loop().run_in_executor, executor)
 
 
 @asynccontextmanager
@@ -52,6 +62,7 @@ async def _offgil(nice: int = 0) -> AsyncIterator[Run]:
 VARIANTS: dict[str, Callable[[], AbstractAsyncContextManager[Run]]] = {
     "inline": _inline,
     "run_in_executor": _run_in_executor,
+    "run_in_executor-sized": _run_in_sized_executor,
     "offgil": _offgil,
     "offgil-nice": partial(_offgil, nice=19),
 }

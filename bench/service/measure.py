@@ -28,7 +28,7 @@ from service.running import Service, UnusableError, checked_output
 from service.work import ITERATIONS
 
 #: Names and order of the table; service.app knows them too, but needs more packages.
-VARIANTS = ("inline", "run_in_executor", "offgil", "offgil-nice")
+VARIANTS = ("inline", "run_in_executor", "run_in_executor-sized", "offgil", "offgil-nice")
 #: The load starts so much earlier than the probe, and ends so much later.
 MARGIN = 1
 #: It is a measurement that ends, not an attack.
