@@ -5,8 +5,8 @@
 Every variant is a process of its own on a free port of 127.0.0.1, and they take turns, round after
 round. wrk keeps the heavy endpoint busy; meanwhile the light one is asked at a fixed rate, its
 latency counted from when a request was due. Every response is checked. Figures are medians over the
-rounds, in brackets their range. The exit code is 0 unless a response was wrong (1) or the service
-could not run (2).
+rounds, in brackets their range; ratios are those within each round. The exit code is 0 unless a
+response was wrong (1) or the service could not run (2).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from service.work import ITERATIONS
 
 #: Names and order of the table; service.app knows them too, but needs more packages.
 VARIANTS = ("inline", "run_in_executor", "run_in_executor-sized", "offgil", "offgil-nice")
+#: What every ratio is to, where it takes part; else the first that does.
+REFERENCE = "run_in_executor"
 #: The load starts so much earlier than the probe, and ends so much later.
 MARGIN = 1
 #: It is a measurement that ends, not an attack.
@@ -65,22 +67,28 @@ class Turn:
 
 @dataclass(frozen=True)
 class Row:
-    """What one variant did over all rounds."""
+    """What one variant did over all rounds; the ratio is that of p99 within each round."""
 
     variant: str
-    p50: Spread
+    p99_ratio: Spread
     p99: Spread
+    p50: Spread
     worst: Spread
-    probe_lateness_p99: Spread
     heavy_rate: Spread
+    probe_lateness_p99: Spread
 
     @classmethod
-    def of(cls, variant: str, turns: Sequence[Turn]) -> Row:
+    def of(cls, variant: str, turns: Sequence[Turn], reference: Sequence[Turn]) -> Row:
         """Summarize the rounds."""
-        figures = {
-            name: Spread.of(asdict(turn)[name] for turn in turns) for name in asdict(turns[0])
-        }
-        return cls(variant, **figures)
+        return cls(
+            variant,
+            Spread.of(ours.p99 / theirs.p99 for ours, theirs in zip(turns, reference, strict=True)),
+            Spread.of(turn.p99 for turn in turns),
+            Spread.of(turn.p50 for turn in turns),
+            Spread.of(turn.worst for turn in turns),
+            Spread.of(turn.heavy_rate for turn in turns),
+            Spread.of(turn.probe_lateness_p99 for turn in turns),
+        )
 
 
 def main() -> int:
@@ -160,7 +168,8 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
         for variant, seen in turns.items():
             print(f"round {number + 1}: {variant} ...", file=sys.stderr, flush=True)
             seen.append(await _turn(variant, options))
-    return [Row.of(variant, seen) for variant, seen in turns.items()]
+    reference = turns.get(REFERENCE, turns[variants[0]])
+    return [Row.of(variant, seen, reference) for variant, seen in turns.items()]
 
 
 async def _turn(variant: str, options: argparse.Namespace) -> Turn:
@@ -181,8 +190,10 @@ async def _turn(variant: str, options: argparse.Namespace) -> Turn:
 
 
 def _table(rows: Sequence[Row]) -> str:
+    one = next(row.variant for row in rows if row.p99_ratio == Spread(1, 1, 1))
     header = (
         "variant",
+        f"light p99, of {one}'s",
         "light p99, ms",
         "light p50, ms",
         "worst, ms",
@@ -193,7 +204,14 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    figures = (row.p99, row.p50, row.worst, row.heavy_rate, row.probe_lateness_p99)
+    figures = (
+        row.p99_ratio,
+        row.p99,
+        row.p50,
+        row.worst,
+        row.heavy_rate,
+        row.probe_lateness_p99,
+    )
     return (
         row.variant,
         *(f"{short(one.median)} [{short(one.low)} .. {short(one.high)}]" for one in figures),
