@@ -8,7 +8,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps deps-tests build demo test test-quick test-cpp test-python soak conformance lint format bench clean
+.PHONY: help deps deps-tests deps-service build demo test test-quick test-cpp test-python soak conformance lint format bench peers service clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -55,6 +55,17 @@ format: deps  ## let ruff and clang-format rewrite the sources
 bench: deps  ## measure the overhead of one job against run_in_executor and the bare loop
 	@$(PYTHON) .ci/environment.py bench
 	@.venv/bin/python bench/overhead.py $(BENCH_ARGS)
+
+peers: deps  ## the same work on whoever else offers it: anyio, trio, pyo3, tbb, joblib, dask...
+	@$(PYTHON) .ci/bench_extras.py peers
+	@.venv/bin/python bench/peers.py $(BENCH_ARGS)
+
+deps-service:
+	@.ci/system-packages --with-service
+
+service: deps-service  ## a web service: a light endpoint's latency while a heavy one is saturated, inline and offloaded
+	@$(PYTHON) .ci/bench_extras.py service
+	@PYTHONPATH=bench .venv/bin/python -m service.measure $(BENCH_ARGS)
 
 clean:  ## remove everything that the other targets made
 	rm -rf build dist .venv .venvs .mypy_cache .pytest_cache .ruff_cache

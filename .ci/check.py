@@ -164,7 +164,7 @@ def python_trees() -> list[str]:
 
 
 def cpp_sources() -> list[str]:
-    files = [*(ROOT / "cpp").rglob("*"), *(ROOT / "tests").rglob("*")]
+    files = [each for tree in ("cpp", "tests", "bench") for each in (ROOT / tree).rglob("*")]
     return sorted(str(file) for file in files if file.suffix in {".hpp", ".cpp", ".h", ".c"})
 
 
@@ -183,7 +183,7 @@ def lint(report: Report, here: Interpreter) -> None:
     report.step("ruff check", partial(run, ruff, "check", *python_trees()))
     report.step("ruff format", partial(run, ruff, "format", "--check", *python_trees()))
     report.step("clang-format", partial(run, clang_format, "--dry-run", "-Werror", *cpp_sources()))
-    report.step("mypy --strict", partial(run, *mypy, *typed, ".ci/check.py"))
+    report.step("mypy --strict", partial(run, *mypy, *typed, ".ci/check.py", ".ci/bench_extras.py"))
     report.step(
         "stubtest offgil._core",
         partial(run, *stubtest, "--allowlist", ".ci/stubtest-allowlist", "offgil._core"),

@@ -24,7 +24,7 @@ OLDEST = (3, 11)
 
 # What the installed package is made of. Documents and by-products inside these do not count.
 SOURCES = ("pyproject.toml", "CMakeLists.txt", "cmake", "cpp", "python")
-NOT_SOURCES = {".md", ".pyc", ".so"}
+NOT_SOURCES = {".lock", ".md", ".pyc", ".so"}
 
 PROBE = """
 import importlib.util, json, os, sys, sysconfig
@@ -92,7 +92,7 @@ def ensure(venv: Path, interpreter: Interpreter, extras: set[str]) -> None:
         state = {}
 
     wanted: dict[str, Any] = {
-        "sources": _fingerprint(),
+        "sources": fingerprint(*(ROOT / name for name in SOURCES)),
         "extras": sorted(extras.union(state.get("extras", []))),
     }
     if state == wanted and any(venv.glob("lib/python*/site-packages/offgil-*.dist-info")):
@@ -139,11 +139,10 @@ def _read_state(file: Path) -> dict[str, Any]:
     return state
 
 
-def _fingerprint() -> str:
+def fingerprint(*tops: Path) -> str:
     """Hash names and contents: times would miss a deleted file and take a checkout for a change."""
     digest = hashlib.sha256()
-    for name in SOURCES:
-        top = ROOT / name
+    for top in tops:
         for file in [top] if top.is_file() else sorted(top.rglob("*")):
             if file.is_file() and file.suffix not in NOT_SOURCES:
                 content = file.read_bytes()

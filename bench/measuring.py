@@ -42,7 +42,7 @@ class Target:
         return value <= self.limit if self.at_most else value >= self.limit
 
     def __str__(self) -> str:
-        return f"{'<=' if self.at_most else '>='} {_short(self.limit)}"
+        return f"{'<=' if self.at_most else '>='} {short(self.limit)}"
 
 
 def at_least(limit: float) -> Target:
@@ -112,10 +112,12 @@ class Samples:
         return f"; {self.disturbed_rounds} of {rounds} rounds disturbed"
 
 
-async def take_turns(contenders: Mapping[str, Measure], rounds: int) -> Samples:
+async def take_turns(
+    contenders: Mapping[str, Measure], rounds: int, most_extra: int | None = None
+) -> Samples:
     """Measure every contender once per round; repeat disturbed rounds, within reason."""
     samples = Samples({name: [] for name in contenders})
-    extra = MAX_EXTRA_ROUNDS * rounds
+    extra = MAX_EXTRA_ROUNDS * rounds if most_extra is None else most_extra
     done = 0
     while done < rounds:
         watch = CpuWatch()
@@ -144,12 +146,15 @@ class CpuWatch:
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._ticks = _cpu_ticks()
-        self._own = time.process_time()
+        self._own = _own_cpu_seconds()
 
     def cpus_used_by_others(self) -> float:
-        """Return the CPUs that were busy, or stolen, and not with this process (0 if unknown)."""
+        """Return the CPUs that were busy, or stolen, and not with this process (0 if unknown).
+
+        A child counts as this process once it has ended and was waited for.
+        """
         busy = _cpu_ticks().busy - self._ticks.busy
-        own = time.process_time() - self._own
+        own = _own_cpu_seconds() - self._own
         return max(0.0, busy - own) / self._elapsed()
 
     def cpus_stolen(self) -> float:
@@ -158,6 +163,11 @@ class CpuWatch:
 
     def _elapsed(self) -> float:
         return max(time.perf_counter() - self._started, 1e-9)
+
+
+def _own_cpu_seconds() -> float:
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 @dataclass(frozen=True)
@@ -246,8 +256,12 @@ def _cpu_model() -> str:
 def table(lines: Sequence[Line]) -> str:
     """Draw the lines as a table in plain text."""
     header = ("row", "loop", "what", "figure", "[range]", "target", "", "absolute figures")
-    rows = [header, *(_cells(line) for line in lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return aligned([header, *(_cells(line) for line in lines)])
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Draw rows of cells in columns as wide as their longest cell."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
@@ -261,13 +275,14 @@ def _cells(line: Line) -> tuple[str, ...]:
         line.row,
         line.loop,
         line.what,
-        f"{_short(figure.median)} {line.unit}",
-        f"[{_short(figure.low)} .. {_short(figure.high)}]",
+        f"{short(figure.median)} {line.unit}",
+        f"[{short(figure.low)} .. {short(figure.high)}]",
         str(line.target or ""),
         verdict,
         line.note,
     )
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Write a figure with the digits that mean something."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
