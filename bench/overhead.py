@@ -20,8 +20,10 @@ from pathlib import Path
 
 import load_rows
 import throughput_rows
-from measuring import CpuWatch, Environment, Line, table
+from measuring import Line, table
 from settings import Settings
+
+from offgil._machine import CpuWatch, Environment
 
 Run = Callable[[Settings], Awaitable[list[Line]]]
 
@@ -52,7 +54,7 @@ ROWS = {
 def main() -> int:
     """Measure the rows asked for and print the table."""
     options = _options()
-    environment = Environment()
+    environment = Environment.of_this_machine()
     print(environment)
     for warning in environment.warnings():
         print(f"warning: {warning}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from offgil.demo import first_article, render, second_article, small_jobs
-from offgil.demo.machine import Environment
+from offgil._machine import Environment
 
 __all__ = ["run"]
 

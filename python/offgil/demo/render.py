@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from offgil.demo.first_article import FirstArticle
-from offgil.demo.machine import Environment
+from offgil._machine import Environment
 from offgil.demo.second_article import (
     BOTH_HOLD,
     HOLDING_FIRST,

@@ -1,0 +1,5 @@
+from offgil.loadtest.report import Report
+
+
+def page(report: Report) -> str:
+    return ""

@@ -1,0 +1,322 @@
+"""What was seen: rounds as they come from their processes, and the figures made of them."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+import offgil
+from offgil.loadtest.plan import Configuration
+from offgil.loadtest.recorder import ErrorCount
+from offgil.loadtest.samples import merged
+
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+_PERCENTILE = re.compile(r"(uncorrected_|lag_)?p(\d{1,2}(?:\.\d+)?|100)")
+_NANO = 1e-9
+
+
+@dataclass
+class Timeline:
+    """One round, look by look; ``seconds`` since its start, ramp included.
+
+    ``throughput`` is in jobs per second since the look before, ``lag`` the worst since then, in
+    seconds; ``busy`` has the share of the time that each worker ran jobs, and is empty where
+    nothing counts it.
+    """
+
+    seconds: list[float]
+    throughput: list[float]
+    in_flight: list[int]
+    waiting: list[int]
+    lag: list[float]
+    busy: list[list[float]]
+
+    def spread_busy(self) -> list[list[float]]:
+        """Return ``busy`` with long jobs where they ran: a worker's time is counted at their end."""
+        lengths = [b - a for a, b in zip([0.0, *self.seconds], self.seconds, strict=False)]
+        rows = [list(row) for row in self.busy]
+        for worker in range(len(rows[0]) if rows else 0):
+            surplus = 0.0
+            for number in reversed(range(len(rows))):
+                ran = rows[number][worker] * lengths[number] + surplus
+                shown = min(ran, lengths[number])
+                surplus = ran - shown
+                rows[number][worker] = shown / lengths[number] if lengths[number] else 0.0
+        return rows
+
+
+@dataclass
+class PoolCounts:
+    """What ``Pool.stats()`` counted while the test ran."""
+
+    completed: int
+    gil_acquisitions: int
+    wakeups: int
+    batches: int
+    busy_seconds: float
+    workers: int
+
+    @classmethod
+    def between(cls, before: offgil.PoolStats, after: offgil.PoolStats) -> PoolCounts:
+        """Subtract two pictures of the same pool."""
+        return cls(
+            completed=after.completed - before.completed,
+            gil_acquisitions=after.gil_acquisitions - before.gil_acquisitions,
+            wakeups=after.wakeups - before.wakeups,
+            batches=after.batches - before.batches,
+            busy_seconds=sum(after.worker_busy_seconds) - sum(before.worker_busy_seconds),
+            workers=len(after.worker_busy_seconds),
+        )
+
+
+@dataclass
+class Round:
+    """What one process saw; histograms are in HdrHistogram's text form, of nanoseconds."""
+
+    seconds: float
+    completed: int
+    errors: dict[str, ErrorCount]
+    wrong: int
+    wrong_example: str | None
+    unfinished: int
+    dropped: int
+    target_rate: float | None
+    latencies: str
+    #: From the intended start; None for a closed loop, which has none.
+    corrected: str | None
+    lag: str
+    cpu_user: float
+    cpu_system: float
+    #: The share of the time that the busiest loop's thread was on a CPU.
+    loop_cpu: float
+    pool: PoolCounts | None
+    cpus_used_by_others: float
+    cpus_stolen: float
+    interrupted: bool
+    timeline: Timeline
+
+    @property
+    def throughput(self) -> float:
+        """Right results per second."""
+        return self.completed / self.seconds
+
+    @property
+    def failed(self) -> int:
+        """How many jobs raised."""
+        return sum(seen.count for seen in self.errors.values())
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Round:
+        """Return a round that has travelled as JSON."""
+        return cls(
+            **data
+            | {
+                "errors": {name: ErrorCount(**seen) for name, seen in data["errors"].items()},
+                "pool": None if data["pool"] is None else PoolCounts(**data["pool"]),
+                "timeline": Timeline(**data["timeline"]),
+            }
+        )
+
+
+@dataclass
+class Result:
+    """A configuration and its rounds, at least one."""
+
+    configuration: Configuration
+    rounds: list[Round] = field(default_factory=list)
+
+    @cached_property
+    def latencies(self) -> HdrHistogram:
+        """What a caller waits: from the intended start, or from the submit in a closed loop."""
+        return merged(one.corrected or one.latencies for one in self.rounds)
+
+    @cached_property
+    def uncorrected(self) -> HdrHistogram | None:
+        """From the actual submit, where that is something else."""
+        if self.configuration.closed:
+            return None
+        return merged(one.latencies for one in self.rounds)
+
+    @cached_property
+    def lag(self) -> HdrHistogram:
+        """How late the event loop was."""
+        return merged(one.lag for one in self.rounds)
+
+    def typical_round(self) -> Round:
+        """Return the round whose throughput is the median."""
+        ordered = sorted(self.rounds, key=lambda one: one.throughput)
+        return ordered[len(ordered) // 2]
+
+    def errors(self) -> dict[str, ErrorCount]:
+        """Return exceptions by type, the most frequent first."""
+        total: dict[str, ErrorCount] = {}
+        for one in self.rounds:
+            for name, seen in one.errors.items():
+                total.setdefault(name, ErrorCount(0, seen.example)).count += seen.count
+        return dict(sorted(total.items(), key=lambda item: -item[1].count))
+
+    def sum(self, what: Callable[[Round], float]) -> float:
+        """Add something up over the rounds."""
+        return sum(what(one) for one in self.rounds)
+
+    @cached_property
+    def figures(self) -> dict[str, float | None]:
+        """All figures by name: seconds, counts, and counts per job; None where nobody counted."""
+        rates = [one.throughput for one in self.rounds]
+        seconds = self.sum(lambda one: one.seconds)
+        waiting = [w for one in self.rounds for w in one.timeline.waiting]
+        return {
+            "jobs": self.sum(lambda one: one.completed),
+            "seconds": seconds,
+            "throughput": statistics.median(rates),
+            "throughput_low": min(rates),
+            "throughput_high": max(rates),
+            "target_rate": statistics.median(
+                one.target_rate if one.target_rate is not None else 0.0 for one in self.rounds
+            )
+            or None,
+            **_spectrum("", self.latencies),
+            **_spectrum("uncorrected_", self.uncorrected),
+            "errors": self.sum(lambda one: one.failed),
+            "wrong": self.sum(lambda one: one.wrong),
+            "unfinished": self.sum(lambda one: one.unfinished),
+            "dropped": self.sum(lambda one: one.dropped),
+            "lag_p50": _percentile(self.lag, 50),
+            "lag_p99": _percentile(self.lag, 99),
+            "lag_max": self.lag.get_max_value() * _NANO,
+            **self._costs(),
+            "waiting_mean": statistics.fmean(waiting) if waiting else None,
+            "waiting_max": max(waiting, default=None),
+            "in_flight_max": max(
+                (n for one in self.rounds for n in one.timeline.in_flight), default=None
+            ),
+            "loop_cpu": self._share(lambda one: one.loop_cpu * one.seconds, seconds),
+            "worker_busy": self._worker_busy(),
+            "cpus_used_by_others": self._share(
+                lambda one: one.cpus_used_by_others * one.seconds, seconds
+            ),
+            "cpus_stolen": self._share(lambda one: one.cpus_stolen * one.seconds, seconds),
+        }
+
+    def figure(self, name: str) -> float | None:
+        """Return a figure, or any percentile such as ``p97.5``; raises LookupError."""
+        if name in self.figures:
+            return self.figures[name]
+        match = _PERCENTILE.fullmatch(name)
+        if match is None:
+            raise LookupError(name)
+        which = {"": self.latencies, "uncorrected_": self.uncorrected, "lag_": self.lag}
+        histogram = which[match[1] or ""]
+        return None if histogram is None else _percentile(histogram, float(match[2]))
+
+    def _costs(self) -> dict[str, float | None]:
+        """Return what was used per job that came back, right or not."""
+        jobs = self.sum(lambda one: one.completed + one.failed + one.wrong)
+        user = self._share(lambda one: one.cpu_user, jobs)
+        system = self._share(lambda one: one.cpu_system, jobs)
+        costs: dict[str, float | None] = {
+            "cpu_per_job": None if user is None or system is None else user + system,
+            "cpu_user_per_job": user,
+            "cpu_system_per_job": system,
+        }
+        pools = [one.pool for one in self.rounds if one.pool is not None]
+        completed = sum(pool.completed for pool in pools)
+        for name in ("gil_acquisitions", "wakeups", "batches"):
+            total = sum(getattr(pool, name) for pool in pools)
+            costs[f"{name}_per_job"] = total / completed if completed else None
+        return costs
+
+    def _worker_busy(self) -> float | None:
+        if any(one.pool is None for one in self.rounds):
+            return None
+        available = self.sum(lambda one: one.seconds * one.pool.workers if one.pool else 0)
+        busy = self._share(lambda one: one.pool.busy_seconds if one.pool else 0, available)
+        return busy
+
+    def _share(self, what: Callable[[Round], float], of: float) -> float | None:
+        return self.sum(what) / of if of else None
+
+    def warnings(self) -> list[str]:
+        """Return what makes this result less than it seems."""
+        return list(_warnings(self))
+
+    def asdict(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it."""
+        return {
+            "name": self.configuration.name(),
+            "configuration": self.configuration.asdict(),
+            "figures": self.figures,
+            "warnings": self.warnings(),
+            "rounds": [asdict(one) for one in self.rounds],
+        }
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Result:
+        """Return what `asdict` was made of; raises KeyError or TypeError for something else."""
+        return cls(
+            Configuration.of(data["configuration"]), [Round.of(one) for one in data["rounds"]]
+        )
+
+
+def _percentile(histogram: HdrHistogram, percentile: float) -> float:
+    value: int = histogram.get_value_at_percentile(percentile)
+    # The end of a bucket may lie above the greatest value in it.
+    return min(value, histogram.get_max_value()) * _NANO
+
+
+def _spectrum(prefix: str, histogram: HdrHistogram | None) -> dict[str, float | None]:
+    names = [f"p{percentile:g}" for percentile in PERCENTILES]
+    if histogram is None or not histogram.get_total_count():
+        return dict.fromkeys(f"{prefix}{name}" for name in ("mean", *names, "max"))
+    values = histogram.get_percentile_to_value_dict(PERCENTILES)
+    largest = histogram.get_max_value()
+    return {
+        f"{prefix}mean": histogram.get_mean_value() * _NANO,
+        **{
+            f"{prefix}{name}": min(values[percentile], largest) * _NANO
+            for name, percentile in zip(names, PERCENTILES, strict=True)
+        },
+        f"{prefix}max": largest * _NANO,
+    }
+
+
+#: A generator this busy, with workers this idle, was what limited the throughput.
+_BUSY_LOOP, _IDLE_WORKERS = 0.9, 0.7
+#: A rate that is missed by more was not reached.
+_REACHED = 0.98
+
+
+def _warnings(result: Result) -> Sequence[str]:
+    figures = result.figures
+    found = []
+    if not figures["jobs"]:
+        found.append("no job ended with a right result: these are no figures; try a longer -z")
+    if figures["wrong"]:
+        example = next(r.wrong_example for r in result.rounds if r.wrong_example is not None)
+        found.append(f"{figures['wrong']:,.0f} results were wrong, such as {example}")
+    throughput, target = figures["throughput"] or 0.0, figures["target_rate"]
+    if target is not None and throughput < _REACHED * target and not result.configuration.ramp:
+        found.append(
+            f"the rate was not reached: {throughput:,.0f}/s of {target:,.0f}/s came back in time"
+        )
+    if figures["unfinished"]:
+        found.append(
+            f"{figures['unfinished']:,.0f} jobs were abandoned, since they had not ended long after "
+            "the last submit; what they would have taken is not in the figures"
+        )
+    if figures["dropped"]:
+        found.append(f"{figures['dropped']:,.0f} jobs were never submitted: too many in flight")
+    loop_cpu, busy = figures["loop_cpu"] or 0.0, figures["worker_busy"]
+    if loop_cpu > _BUSY_LOOP and (busy is None or busy < _IDLE_WORKERS):
+        workers = "" if busy is None else f", the workers busy {busy:.0%}"
+        found.append(
+            f"the event loop was the bottleneck: its thread was on a CPU {loop_cpu:.0%} of the "
+            f"time{workers}; --loops 2 generates more"
+        )
+    return found

@@ -1,0 +1,64 @@
+"""A timer that an event loop serves to the microsecond.
+
+The loops' own timers are rounded to a millisecond, by epoll's timeout: too coarse to say when a
+job should have started. The kernel's timerfd is not, and a loop watches it like a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import time
+from collections.abc import Callable
+
+_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
+_ABSOLUTE = 1
+
+
+class _TimeSpec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Setting(ctypes.Structure):
+    _fields_ = (("interval", _TimeSpec), ("value", _TimeSpec))
+
+
+class PreciseTimer:
+    """Calls a function on the running loop at a time on ``time.monotonic_ns``'s clock.
+
+    A time that has passed means the loop's next turn. Used and closed on the loop's own thread.
+    """
+
+    # Python has these as os.timerfd_create from 3.13 on.
+    _libc = ctypes.CDLL(None, use_errno=True)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._callback = callback
+        self._fd = self._checked(self._libc.timerfd_create(time.CLOCK_MONOTONIC, _CLOEXEC_NONBLOCK))
+        self._loop.add_reader(self._fd, self._expired)
+
+    def set(self, when_ns: int) -> None:
+        """Replace the time that it is set to."""
+        # Zero would switch it off.
+        setting = _Setting(value=_TimeSpec(*divmod(max(when_ns, 1), 1_000_000_000)))
+        self._checked(self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(setting), None))
+
+    def close(self) -> None:
+        """Never call again."""
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+
+    def _expired(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it was set anew meanwhile
+            os.read(self._fd, 8)
+            self._callback()
+
+    @staticmethod
+    def _checked(result: int) -> int:
+        if result < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"timerfd: {os.strerror(code)}")
+        return result
