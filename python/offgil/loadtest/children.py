@@ -12,7 +12,7 @@ from typing import Any
 
 from offgil.loadtest.call import CannotRun
 from offgil.loadtest.plan import Configuration
-from offgil.loadtest.results import Round
+from offgil.loadtest.rounds import Round
 
 #: Seconds that a child has to exit once it has answered.
 _GOODBYE = 1.0

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -80,7 +80,7 @@ class ClosedLoop:
         return self._in_flight
 
     async def run(self) -> None:
-        clients = [
+        clients: list[asyncio.Future[None]] = [
             asyncio.ensure_future(self._client(self._ramp * number / self._clients))
             for number in range(self._clients)
         ]
@@ -241,7 +241,7 @@ class OpenLoop:
             recorder.completed += 1
 
 
-async def _abandon(futures: set[asyncio.Future[Any]]) -> None:
+async def _abandon(futures: Collection[asyncio.Future[Any]]) -> None:
     for future in futures:
         future.cancel()
     if futures:

@@ -22,7 +22,7 @@ from offgil.loadtest.loads import Load, clock
 from offgil.loadtest.loop_thread import LoopThread, Share
 from offgil.loadtest.plan import Configuration
 from offgil.loadtest.recorder import ErrorCount, Recorder
-from offgil.loadtest.results import PoolCounts, Round, Timeline
+from offgil.loadtest.rounds import PoolCounts, Round, Timeline
 from offgil.loadtest.samples import new_histogram
 
 #: Points of a timeline; more of them disturb what they show.
@@ -255,6 +255,7 @@ class _Measurement:
         for probe in self._probes:
             lag.add(probe.histogram)
         wrong_examples = [r.wrong_example for r in recorders if r.wrong_example is not None]
+        rate = self._configuration.rate
         pool = None
         if before.stats is not None and after.stats is not None:
             pool = PoolCounts.between(before.stats, after.stats)
@@ -267,7 +268,7 @@ class _Measurement:
             wrong_example=wrong_examples[0] if wrong_examples else None,
             unfinished=sum(recorder.unfinished for recorder in recorders),
             dropped=sum(recorder.dropped for recorder in recorders),
-            target_rate=self._configuration.rate and self._configuration.rate.per_second,
+            target_rate=None if rate is None else rate.per_second,
             latencies=_encoded(latencies),
             corrected=None if self._configuration.closed else _encoded(corrected),
             lag=_encoded(lag),

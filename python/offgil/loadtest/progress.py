@@ -11,7 +11,8 @@ from rich.text import Text
 
 from offgil.loadtest.plan import Configuration
 from offgil.loadtest.quantity import count, duration
-from offgil.loadtest.results import Result, Round
+from offgil.loadtest.results import Result
+from offgil.loadtest.rounds import Round
 
 _PLAIN_WIDTH = 140
 

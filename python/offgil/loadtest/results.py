@@ -1,127 +1,28 @@
-"""What was seen: rounds as they come from their processes, and the figures made of them."""
+"""The figures of a configuration, made of its rounds."""
 
 from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
-
-import offgil
+from offgil.loadtest.loads import PATIENCE
 from offgil.loadtest.plan import Configuration
 from offgil.loadtest.recorder import ErrorCount
-from offgil.loadtest.samples import merged
+from offgil.loadtest.rounds import Round
+from offgil.loadtest.samples import HdrHistogram, merged
+
+#: A generator this busy, with workers this idle, was what limited the throughput.
+_BUSY_LOOP, _IDLE_WORKERS = 0.9, 0.7
+#: A rate that is missed by more was not reached.
+_REACHED = 0.98
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 _PERCENTILE = re.compile(r"(uncorrected_|lag_)?p(\d{1,2}(?:\.\d+)?|100)")
 _NANO = 1e-9
-
-
-@dataclass
-class Timeline:
-    """One round, look by look; ``seconds`` since its start, ramp included.
-
-    ``throughput`` is in jobs per second since the look before, ``lag`` the worst since then, in
-    seconds; ``busy`` has the share of the time that each worker ran jobs, and is empty where
-    nothing counts it.
-    """
-
-    seconds: list[float]
-    throughput: list[float]
-    in_flight: list[int]
-    waiting: list[int]
-    lag: list[float]
-    busy: list[list[float]]
-
-    def spread_busy(self) -> list[list[float]]:
-        """Return ``busy`` with long jobs where they ran: a worker's time is counted at their end."""
-        lengths = [b - a for a, b in zip([0.0, *self.seconds], self.seconds, strict=False)]
-        rows = [list(row) for row in self.busy]
-        for worker in range(len(rows[0]) if rows else 0):
-            surplus = 0.0
-            for number in reversed(range(len(rows))):
-                ran = rows[number][worker] * lengths[number] + surplus
-                shown = min(ran, lengths[number])
-                surplus = ran - shown
-                rows[number][worker] = shown / lengths[number] if lengths[number] else 0.0
-        return rows
-
-
-@dataclass
-class PoolCounts:
-    """What ``Pool.stats()`` counted while the test ran."""
-
-    completed: int
-    gil_acquisitions: int
-    wakeups: int
-    batches: int
-    busy_seconds: float
-    workers: int
-
-    @classmethod
-    def between(cls, before: offgil.PoolStats, after: offgil.PoolStats) -> PoolCounts:
-        """Subtract two pictures of the same pool."""
-        return cls(
-            completed=after.completed - before.completed,
-            gil_acquisitions=after.gil_acquisitions - before.gil_acquisitions,
-            wakeups=after.wakeups - before.wakeups,
-            batches=after.batches - before.batches,
-            busy_seconds=sum(after.worker_busy_seconds) - sum(before.worker_busy_seconds),
-            workers=len(after.worker_busy_seconds),
-        )
-
-
-@dataclass
-class Round:
-    """What one process saw; histograms are in HdrHistogram's text form, of nanoseconds."""
-
-    seconds: float
-    completed: int
-    errors: dict[str, ErrorCount]
-    wrong: int
-    wrong_example: str | None
-    unfinished: int
-    dropped: int
-    target_rate: float | None
-    latencies: str
-    #: From the intended start; None for a closed loop, which has none.
-    corrected: str | None
-    lag: str
-    cpu_user: float
-    cpu_system: float
-    #: The share of the time that the busiest loop's thread was on a CPU.
-    loop_cpu: float
-    pool: PoolCounts | None
-    cpus_used_by_others: float
-    cpus_stolen: float
-    interrupted: bool
-    timeline: Timeline
-
-    @property
-    def throughput(self) -> float:
-        """Right results per second."""
-        return self.completed / self.seconds
-
-    @property
-    def failed(self) -> int:
-        """How many jobs raised."""
-        return sum(seen.count for seen in self.errors.values())
-
-    @classmethod
-    def of(cls, data: dict[str, Any]) -> Round:
-        """Return a round that has travelled as JSON."""
-        return cls(
-            **data
-            | {
-                "errors": {name: ErrorCount(**seen) for name, seen in data["errors"].items()},
-                "pool": None if data["pool"] is None else PoolCounts(**data["pool"]),
-                "timeline": Timeline(**data["timeline"]),
-            }
-        )
 
 
 @dataclass
@@ -265,9 +166,9 @@ class Result:
 
 
 def _percentile(histogram: HdrHistogram, percentile: float) -> float:
-    value: int = histogram.get_value_at_percentile(percentile)
     # The end of a bucket may lie above the greatest value in it.
-    return min(value, histogram.get_max_value()) * _NANO
+    value: int = min(histogram.get_value_at_percentile(percentile), histogram.get_max_value())
+    return value * _NANO
 
 
 def _spectrum(prefix: str, histogram: HdrHistogram | None) -> dict[str, float | None]:
@@ -286,37 +187,29 @@ def _spectrum(prefix: str, histogram: HdrHistogram | None) -> dict[str, float | 
     }
 
 
-#: A generator this busy, with workers this idle, was what limited the throughput.
-_BUSY_LOOP, _IDLE_WORKERS = 0.9, 0.7
-#: A rate that is missed by more was not reached.
-_REACHED = 0.98
-
-
-def _warnings(result: Result) -> Sequence[str]:
+def _warnings(result: Result) -> Iterator[str]:
     figures = result.figures
-    found = []
     if not figures["jobs"]:
-        found.append("no job ended with a right result: these are no figures; try a longer -z")
+        yield "no job ended with a right result: these are no figures; try a longer -z"
     if figures["wrong"]:
         example = next(r.wrong_example for r in result.rounds if r.wrong_example is not None)
-        found.append(f"{figures['wrong']:,.0f} results were wrong, such as {example}")
+        yield f"{figures['wrong']:,.0f} results were wrong, such as {example}"
     throughput, target = figures["throughput"] or 0.0, figures["target_rate"]
     if target is not None and throughput < _REACHED * target and not result.configuration.ramp:
-        found.append(
+        yield (
             f"the rate was not reached: {throughput:,.0f}/s of {target:,.0f}/s came back in time"
         )
     if figures["unfinished"]:
-        found.append(
-            f"{figures['unfinished']:,.0f} jobs were abandoned, since they had not ended long after "
-            "the last submit; what they would have taken is not in the figures"
+        yield (
+            f"{figures['unfinished']:,.0f} jobs were abandoned, since they had not ended "
+            f"{PATIENCE:g} s after the last submit: the true latencies are worse"
         )
     if figures["dropped"]:
-        found.append(f"{figures['dropped']:,.0f} jobs were never submitted: too many in flight")
+        yield f"{figures['dropped']:,.0f} jobs were never submitted: too many in flight"
     loop_cpu, busy = figures["loop_cpu"] or 0.0, figures["worker_busy"]
     if loop_cpu > _BUSY_LOOP and (busy is None or busy < _IDLE_WORKERS):
         workers = "" if busy is None else f", the workers busy {busy:.0%}"
-        found.append(
+        yield (
             f"the event loop was the bottleneck: its thread was on a CPU {loop_cpu:.0%} of the "
             f"time{workers}; --loops 2 generates more"
         )
-    return found

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 from operator import lshift, rshift
 
-from hdrh.histogram import HdrHistogram
+from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+
+__all__ = ["HdrHistogram", "Samples", "merged", "new_histogram"]
 
 #: Nanoseconds: below the first, durations are not told apart; above the last they are cut.
 _LOWEST, _HIGHEST = 64, 3_600_000_000_000

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from offgil.loadtest.children import Interrupted, run_round
 from offgil.loadtest.plan import Configuration, Rate, reference_of
-from offgil.loadtest.results import Result, Round
+from offgil.loadtest.results import Result
+from offgil.loadtest.rounds import Round
 
 
 class Watcher(Protocol):
