@@ -56,7 +56,7 @@ def _answer(output: TextIO) -> None:
 
 
 def _await_stop(stop: threading.Event) -> None:
-    os.read(0, 1)
+    sys.stdin.buffer.read(1)
     stop.set()
 
 

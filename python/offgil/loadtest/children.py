@@ -47,7 +47,7 @@ def run_round(configuration: Configuration, progress: Progress) -> Round:
             # A second Ctrl-C leaves here, and takes the child along.
             try:
                 partial = _round_of(child, progress)
-            except CannotRun:
+            except (CannotRun, ValueError):  # or the interrupt fell into a message
                 partial = None
             raise Interrupted(partial) from None
 
@@ -79,18 +79,21 @@ class _Child:
             raise
         finally:
             os.close(write)
-        self._messages = os.fdopen(read)
+        self._output, self._heard = read, b""
         task = {"check": check, "configurations": [c.asdict() for c in configurations]}
         self._say(json.dumps(task).encode() + b"\n")
 
     def messages(self) -> Iterator[tuple[str, Any]]:
         """Yield what the child says until it has nothing more to say."""
-        # Not `for line in`: that could not be gone on with after a KeyboardInterrupt.
-        while line := self._messages.readline():
-            ((kind, content),) = json.loads(line).items()
-            if kind == "problem":
-                raise CannotRun(content)
-            yield kind, content
+        # By hand: no file object promises to be whole after a KeyboardInterrupt.
+        while data := os.read(self._output, 65_536):
+            self._heard += data
+            while b"\n" in self._heard:
+                line, _, self._heard = self._heard.partition(b"\n")
+                ((kind, content),) = json.loads(line).items()
+                if kind == "problem":
+                    raise CannotRun(content)
+                yield kind, content
 
     def stop(self) -> None:
         """Ask for the end of the round."""
@@ -119,6 +122,6 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._messages.close()
+        os.close(self._output)
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()

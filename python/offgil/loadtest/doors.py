@@ -19,7 +19,7 @@ _CLOSE_LIMIT = 10.0
 class Door(Protocol):
     """One way to run functions elsewhere, shared by all event loops of the process.
 
-    It is made and closed on the main thread, where no loop runs.
+    It is made on the main thread, where no loop runs, and closed there if at all.
     """
 
     def enter(self) -> Submit:

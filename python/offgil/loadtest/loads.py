@@ -20,6 +20,8 @@ IsRight = Callable[[Any], bool]
 
 #: Seconds after its end that a phase waits for the jobs still in flight.
 PATIENCE = 10.0
+#: The same when it was told to stop.
+_SHORT_PATIENCE = 1.0
 #: An open loop that gets nowhere must not fill the memory.
 _MOST_IN_FLIGHT = 200_000
 #: Jobs submitted in one turn of the loop, when several are overdue: the loop has to turn as well.
@@ -73,6 +75,7 @@ class ClosedLoop:
         self._end = math.inf if seconds is None else start_ns + seconds * _SECOND
         self._tickets = count() if tickets is None else tickets
         self._ramp = ramp
+        self._patience = PATIENCE
         self._in_flight = 0
 
     @property
@@ -88,7 +91,7 @@ class ClosedLoop:
         pending = set(clients)
         while pending:
             _, pending = await asyncio.wait(pending, timeout=0.2)
-            if clock() > self._end + PATIENCE * _SECOND:
+            if clock() > self._end + self._patience * _SECOND:
                 break
         self.recorder.unfinished += len(pending)
         await _abandon(pending)
@@ -98,6 +101,7 @@ class ClosedLoop:
 
     def stop(self) -> None:
         self._end = min(self._end, clock())
+        self._patience = _SHORT_PATIENCE
 
     async def _client(self, delay: float) -> None:
         submit, is_right = self._submit, self._is_right
@@ -153,6 +157,7 @@ class OpenLoop:
         self._end = math.inf if seconds is None else start_ns + seconds * _SECOND
         self._tickets = count() if tickets is None else tickets
         self._ramp = ramp
+        self._patience = PATIENCE
         self._starts = self._schedule()
         self._next = next(self._starts)
         self._flying: set[asyncio.Future[Any]] = set()
@@ -174,11 +179,12 @@ class OpenLoop:
             self._timer.close()
         left = set(self._flying)
         if left:
-            _, left = await asyncio.wait(left, timeout=PATIENCE)
+            _, left = await asyncio.wait(left, timeout=self._patience)
         await _abandon(left)
 
     def stop(self) -> None:
         self._end = min(self._end, clock())
+        self._patience = _SHORT_PATIENCE
 
     def _schedule(self) -> Iterator[int]:
         """Yield the intended starts: where the integral of the rate takes whole numbers."""
@@ -245,4 +251,4 @@ async def _abandon(futures: Collection[asyncio.Future[Any]]) -> None:
     for future in futures:
         future.cancel()
     if futures:
-        await asyncio.wait(futures, timeout=PATIENCE)
+        await asyncio.wait(futures, timeout=_SHORT_PATIENCE)

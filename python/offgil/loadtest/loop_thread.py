@@ -83,7 +83,6 @@ class LoopThread:
         self._share = share
         self._stopped = False
         self._load: Load | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         # A daemon: a job that never ends must not keep the process.
         self._thread = threading.Thread(target=self._run, name=f"loop-{number}", daemon=True)
         self._thread.start()
@@ -94,16 +93,10 @@ class LoopThread:
         if self._load is not None:
             self._load.stop()
 
-    def close(self) -> None:
-        """Close the loop; only once all loops have ended, since they may share an executor."""
-        self._thread.join()
-        if self._loop is not None:
-            self._loop.close()
-
     def _run(self) -> None:
         try:
-            self._loop = self._new_loop()
-            self._loop.run_until_complete(self._main())
+            # Never closed: it may share its executor with loops that still run.
+            self._new_loop().run_until_complete(self._main())
         except BaseException as error:
             for future in (self.ready, self.begun, self.ended):
                 if not future.done():

@@ -23,7 +23,7 @@ from offgil.loadtest.loop_thread import LoopThread, Share
 from offgil.loadtest.plan import Configuration
 from offgil.loadtest.recorder import ErrorCount, Recorder
 from offgil.loadtest.rounds import PoolCounts, Round, Timeline
-from offgil.loadtest.samples import new_histogram
+from offgil.loadtest.samples import HdrHistogram, new_histogram
 
 #: Points of a timeline; more of them disturb what they show.
 _POINTS = 100
@@ -53,8 +53,8 @@ def measure(
 ) -> Round:
     """Warm up, load, and return what was seen; ``stop`` ends it early, with what there is.
 
-    ``progress`` is called a few times a second with live figures. The door's threads are left to
-    the end of the process where a job of theirs does not end.
+    ``progress`` is called a few times a second with live figures. Loops and workers are left to the
+    end of the process: a job of theirs may never end.
     """
     door = open_door(
         configuration.door,
@@ -68,11 +68,7 @@ def measure(
         for number, share in enumerate(shares)
     ]
     _await_readiness(threads, configuration.warmup, stop)
-    found = _Measurement(configuration, door, threads, stop, progress).run()
-    for thread in threads:
-        thread.close()
-    door.close()
-    return found
+    return _Measurement(configuration, door, threads, stop, progress).run()
 
 
 def _shares(configuration: Configuration) -> list[Share]:
@@ -167,8 +163,11 @@ class _Measurement:
         self._watch_until(end)
         after = self._snapshot()
         others, stolen = watch.cpus_used_by_others(), watch.cpus_stolen()
+        lag = new_histogram()
+        for probe in self._probes:
+            lag.add(probe.histogram)
         self._await_end()
-        return self._round(before, after, others, stolen)
+        return self._round(before, after, lag, others, stolen)
 
     def _watch_until(self, end: float) -> None:
         """Look once per interval until then, or until the loops have ended or have to."""
@@ -242,18 +241,18 @@ class _Measurement:
             self._door.stats(),
         )
 
-    def _round(self, before: _Snapshot, after: _Snapshot, others: float, stolen: float) -> Round:
+    def _round(
+        self, before: _Snapshot, after: _Snapshot, lag: HdrHistogram, others: float, stolen: float
+    ) -> Round:
         seconds = (after.when_ns - before.when_ns) / _SECOND
         recorders = [load.recorder for load in self._loads]
-        latencies, corrected, lag = new_histogram(), new_histogram(), new_histogram()
+        latencies, corrected = new_histogram(), new_histogram()
         errors: dict[str, ErrorCount] = {}
         for recorder in recorders:
             latencies.add(recorder.latencies.histogram())
             corrected.add(recorder.corrected.histogram())
             for name, seen in recorder.errors.items():
                 errors.setdefault(name, ErrorCount(0, seen.example)).count += seen.count
-        for probe in self._probes:
-            lag.add(probe.histogram)
         wrong_examples = [r.wrong_example for r in recorders if r.wrong_example is not None]
         rate = self._configuration.rate
         pool = None

@@ -14,13 +14,16 @@ from offgil.loadtest.quantity import count, duration
 from offgil.loadtest.results import Result
 from offgil.loadtest.rounds import Round
 
+#: What the tables need; a narrower terminal breaks their lines rather than their figures.
+_LEAST_WIDTH = 100
 _PLAIN_WIDTH = 140
 
 
 def console() -> Console:
-    """Return a console that is wide enough where no terminal says how wide it is."""
+    """Return a console that is wide enough, also where no terminal says how wide it is."""
     detected = Console(highlight=False)
-    return detected if detected.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+    width = max(detected.width, _LEAST_WIDTH) if detected.is_terminal else _PLAIN_WIDTH
+    return Console(highlight=False, width=width)
 
 
 class Lines:

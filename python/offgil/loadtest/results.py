@@ -190,7 +190,14 @@ def _spectrum(prefix: str, histogram: HdrHistogram | None) -> dict[str, float | 
 def _warnings(result: Result) -> Iterator[str]:
     figures = result.figures
     if not figures["jobs"]:
-        yield "no job ended with a right result: these are no figures; try a longer -z"
+        ended = (figures["errors"] or 0) + (figures["wrong"] or 0)
+        yield (
+            f"every call failed, all {ended:,.0f} of them"
+            if ended
+            else f"no job ended in time, {figures['unfinished']:,.0f} were abandoned; "
+            "give them longer, by -z"
+        )
+        return
     if figures["wrong"]:
         example = next(r.wrong_example for r in result.rounds if r.wrong_example is not None)
         yield f"{figures['wrong']:,.0f} results were wrong, such as {example}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +46,7 @@ def _range(result: Result) -> str:
     return f"{count(round(low or 0))} - {count(round(high or 0))}"
 
 
-_PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "p99.99", "max")
+_PERCENTILES = ("p50", "p90", "p99", "p99.9", "p99.99", "max")
 _LATENCY: Sequence[Column] = (
     ("jobs/s", _count("throughput", 0)),
     *((name, _time(name)) for name in _PERCENTILES),
@@ -77,8 +78,11 @@ def show(console: Console, report: Report) -> None:
     if not results:
         console.print("nothing was measured")
         return
-    shared = shared_aspects([result.configuration for result in results])
     of_all = results[0].configuration.aspects()
+    # A single one has its name in the title.
+    shared = set(of_all)
+    if len(results) > 1:
+        shared = shared_aspects([result.configuration for result in results])
     common = ", ".join(of_all[key] for key in of_all if key in shared)
     closed = [result.configuration.closed for result in results]
     _table(console, f"Latency: {common}", shared, results, _LATENCY)
@@ -119,7 +123,9 @@ def _table(
     results: Sequence[Result],
     columns: Sequence[Column],
 ) -> None:
-    table = Table(title=_plain(title), title_justify="left", title_style="bold")
+    table = Table(
+        title=_plain(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -146,7 +152,8 @@ def _histogram(console: Console, result: Result, shared: set[str]) -> None:
         while value > bounds[bar] and bar < _BARS - 1:
             bar += 1
         bars[bar] += number
-    console.print(f"[bold]Histogram: {_plain(result.configuration.name(shared))}[/]")
+    name = result.configuration.name(shared)
+    console.print(f"[bold]  Histogram{': ' * bool(name)}{_plain(name)}[/]")
     most = max(bars)
     for bound, number in zip(bounds, bars, strict=True):
         line = "█" * round(_BAR_WIDTH * number / most)
@@ -158,7 +165,8 @@ def _errors(console: Console, results: Sequence[Result], shared: set[str]) -> No
         for name, seen in result.errors().items():
             who = result.configuration.name(shared)
             console.print(
-                f"[red]{seen.count:,} x {_plain(name)}[/] {_plain(who)}: {_plain(seen.example)}",
+                f"[red]{seen.count:,} x {_plain(name)}[/]{_plain(f' ({who})' if who else '')}: "
+                f"{_plain(seen.example)}",
                 soft_wrap=True,
             )
 
