@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from offgil.loadtest.call import CannotRun
@@ -67,7 +68,7 @@ def _rows(table: Table, name: str, old: Result, new: Result) -> None:
         ratio = f"{b / a:.2f}" if a and b is not None else "-"
         note = _note(old, new) if figure == "throughput" else ""
         table.add_row(
-            name if figure == "throughput" else "", label, write(a), write(b), ratio, note
+            escape(name) if figure == "throughput" else "", label, write(a), write(b), ratio, note
         )
     table.add_section()
 

@@ -55,7 +55,11 @@ class Screen:
     """A bar for all rounds, and the present one's figures below it."""
 
     def __init__(self, console: Console, rounds: int) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
         self._bar = Progress(*columns, console=console, auto_refresh=False)
         self._task: TaskID = self._bar.add_task("", total=rounds)
         # Drawn when there is news: a thread that animates it would compete for the CPUs.

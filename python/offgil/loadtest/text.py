@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from offgil.loadtest.plan import shared_aspects
@@ -111,9 +112,9 @@ def show(console: Console, report: Report) -> None:
             _histogram(console, result, shared)
     _errors(console, results, shared)
     for warning in report.warnings():
-        console.print(f"[yellow]warning:[/] {_plain(warning)}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     for failure in report.failed_assertions:
-        console.print(f"[red]assertion failed:[/] {_plain(failure)}", soft_wrap=True)
+        console.print(f"[red]assertion failed:[/] {escape(failure)}", soft_wrap=True)
 
 
 def _table(
@@ -124,13 +125,13 @@ def _table(
     columns: Sequence[Column],
 ) -> None:
     table = Table(
-        title=_plain(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
     )
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        name = _plain(result.configuration.name(shared))
+        name = escape(result.configuration.name(shared))
         table.add_row(name, *(write(result) for _, write in columns))
     console.print(table)
 
@@ -153,7 +154,7 @@ def _histogram(console: Console, result: Result, shared: set[str]) -> None:
             bar += 1
         bars[bar] += number
     name = result.configuration.name(shared)
-    console.print(f"[bold]  Histogram{': ' * bool(name)}{_plain(name)}[/]")
+    console.print(f"[bold]  Histogram{': ' * bool(name)}{escape(name)}[/]")
     most = max(bars)
     for bound, number in zip(bounds, bars, strict=True):
         line = "█" * round(_BAR_WIDTH * number / most)
@@ -165,12 +166,7 @@ def _errors(console: Console, results: Sequence[Result], shared: set[str]) -> No
         for name, seen in result.errors().items():
             who = result.configuration.name(shared)
             console.print(
-                f"[red]{seen.count:,} x {_plain(name)}[/]{_plain(f' ({who})' if who else '')}: "
-                f"{_plain(seen.example)}",
+                f"[red]{seen.count:,} x {escape(name)}[/]{escape(f' ({who})' if who else '')}: "
+                f"{escape(seen.example)}",
                 soft_wrap=True,
             )
-
-
-def _plain(text: str) -> str:
-    """Return text that rich takes for nothing but text."""
-    return text.replace("[", r"\[")
