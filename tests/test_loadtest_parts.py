@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import random
+import threading
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 from loadtest_made_up import a_report, a_result, a_round, histogram
 from rich.console import Console
+from support import run_in_new_loop
 
-from offgil.loadtest import loads, samples
+from offgil.loadtest import doors, loads, samples
 from offgil.loadtest.lag import LagProbe
 from offgil.loadtest.loads import ClosedLoop, OpenLoop
 from offgil.loadtest.progress import Lines, Screen
@@ -103,6 +105,32 @@ def test_no_duration_is_lost() -> None:
     histogram = kept.histogram()
     assert histogram.get_total_count() == 4
     assert histogram.get_max_value() >= 3600 * SECOND
+
+
+# --------------------------------------------------------------------------------------------------
+# doors
+
+
+@pytest.mark.parametrize("name", doors.available())
+def test_a_door_is_the_one_it_says(name: str) -> None:
+    """It goes the way of its name, to the worker threads that it was told to have, and closes."""
+    door = doors.open_door(name, 1, 1)
+
+    async def main() -> None:
+        submit = door.enter()
+        call = submit(threading.get_ident)
+        assert asyncio.isfuture(call) == (name not in ("run", "to_thread", "to_thread+install"))
+        here = threading.get_ident()
+        used = {await call, *await asyncio.gather(*(submit(threading.get_ident) for _ in "abc"))}
+        assert len(used) == 1
+        assert here not in used
+        assert door.waiting() == 0
+
+    run_in_new_loop(main())
+    stats = door.stats()
+    assert (stats is None) == (name in ("run_in_executor", "to_thread"))
+    assert stats is None or stats.completed == 4
+    door.close()
 
 
 # --------------------------------------------------------------------------------------------------

@@ -46,8 +46,10 @@ def run(
                 watcher.end(found)
     except Interrupted as interruption:
         complete = False
-        if interruption.partial is not None and interruption.partial.seconds > 0:
-            result.rounds.append(interruption.partial)
+        partial = interruption.partial
+        # Nothing but the warm-up is not a round.
+        if partial is not None and partial.completed + partial.failed + partial.wrong:
+            result.rounds.append(partial)
     except KeyboardInterrupt:  # between two rounds, or a second one
         complete = False
     return [result for result in results.values() if result.rounds], complete
