@@ -65,6 +65,17 @@ async def test_a_stall_is_as_many_late_looks_as_it_swallowed() -> None:
     assert probe.take_worst() == 0
 
 
+async def test_a_loop_that_stands_still_is_known_to_be_late() -> None:
+    """Also before it moves again, to whoever asks on another thread."""
+    looked = asyncio.Event()
+    probe = LagProbe(looked.set)
+    await asyncio.wait_for(looked.wait(), 10)
+    probe.take_worst()
+    time.sleep(0.05)
+    assert probe.take_worst() >= 40e6
+    probe.close()
+
+
 def _share_below(probe: LagProbe, nanoseconds: float) -> float:
     below = sum(
         item.count_at_value_iterated_to

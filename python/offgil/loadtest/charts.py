@@ -180,7 +180,7 @@ def _log_axis(values: Sequence[float]) -> dict[str, Any]:
     """Return ticks that suit the range: Plotly's own are lone digits between powers of ten."""
     positive = [value for value in values if value > 0] or [1.0]
     decades = math.log10(max(positive) / min(positive))
-    digits = (1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
+    digits = (1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
     ticks = [digit * 10.0**power for power in range(-5, 9) for digit in digits]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,.6g}" for tick in ticks]}
 

@@ -10,6 +10,7 @@ from offgil.loadtest.timer import PreciseTimer
 
 #: Nanoseconds from one look to the next: 200 a second cost under one per cent of a CPU.
 INTERVAL = 5_000_000
+_NEVER = 2**62
 
 
 class LagProbe:
@@ -28,9 +29,12 @@ class LagProbe:
         self._timer.set(self._due)
 
     def take_worst(self) -> int:
-        """Return the worst lateness since this was last called, for any thread."""
+        """Return the worst lateness since this was last called, for any thread.
+
+        A look that is overdue counts: while the loop stands still, nothing else tells.
+        """
         worst, self._worst = self._worst, 0
-        return worst
+        return max(worst, time.monotonic_ns() - self._due)
 
     def restart(self) -> None:
         """Forget what came before."""
@@ -41,6 +45,7 @@ class LagProbe:
         self._timer.close()
         if time.monotonic_ns() > self._due:
             self._note()
+        self._due = _NEVER
 
     def _look(self) -> None:
         self._note()

@@ -147,7 +147,8 @@ class _Measurement:
         self._probes: list[LagProbe] = [probe for _, probe in begun]
         self._sleep_until(start)
         before, watch = self._snapshot(), CpuWatch()
-        self._start, self._looked, self._ended_then = start, start, 0
+        self._start, self._ended_then, begin = start, 0, start
+        self._looked: float = start
         self._busy_then = before.stats.worker_busy_seconds if before.stats else ()
         if self._configuration.ramp:
             self._watch_until(start + self._configuration.ramp * _SECOND)
@@ -155,19 +156,21 @@ class _Measurement:
                 load.recorder = Recorder()
             for probe in self._probes:
                 probe.restart()
-            self._ended_then = 0
+            self._ended_then, begin = 0, clock()
             before, watch = self._snapshot(), CpuWatch()
         end = math.inf
         if self._configuration.seconds is not None:
             end = start + self._configuration.seconds * _SECOND
         self._watch_until(end)
         after = self._snapshot()
+        # This thread may have come late, but what ended after the end did not count.
+        seconds = (min(end, after.when_ns) - begin) / _SECOND
         others, stolen = watch.cpus_used_by_others(), watch.cpus_stolen()
         lag = new_histogram()
         for probe in self._probes:
             lag.add(probe.histogram)
         self._await_end()
-        return self._round(before, after, lag, others, stolen)
+        return self._round(seconds, before, after, lag, others, stolen)
 
     def _watch_until(self, end: float) -> None:
         """Look once per interval until then, or until the loops have ended or have to."""
@@ -176,7 +179,7 @@ class _Measurement:
             now = clock()
             look = min(end, max(now, self._looked + int(self._interval * _SECOND)))
             wait(ended, timeout=max(0.0, (look - now) / _SECOND))
-            self._look()
+            self._look(min(clock(), end))
             if clock() >= end or all(future.done() for future in ended):
                 return
             if self._stop.is_set():
@@ -186,9 +189,10 @@ class _Measurement:
             if number % max(1, round(0.2 / self._interval)) == 0:
                 self._tell()
 
-    def _look(self) -> None:
-        now = clock()
+    def _look(self, now: float) -> None:
         elapsed = max((now - self._looked) / _SECOND, 1e-9)
+        if elapsed < self._interval / 2 and self._timeline.seconds:
+            return  # the last one, of too short a time to say anything
         ended = sum(load.recorder.ended for load in self._loads)
         line = self._timeline
         line.seconds.append(round((now - self._start) / _SECOND, 6))
@@ -242,9 +246,14 @@ class _Measurement:
         )
 
     def _round(
-        self, before: _Snapshot, after: _Snapshot, lag: HdrHistogram, others: float, stolen: float
+        self,
+        seconds: float,
+        before: _Snapshot,
+        after: _Snapshot,
+        lag: HdrHistogram,
+        others: float,
+        stolen: float,
     ) -> Round:
-        seconds = (after.when_ns - before.when_ns) / _SECOND
         recorders = [load.recorder for load in self._loads]
         latencies, corrected = new_histogram(), new_histogram()
         errors: dict[str, ErrorCount] = {}
@@ -273,7 +282,7 @@ class _Measurement:
             lag=_encoded(lag),
             cpu_user=after.user - before.user,
             cpu_system=after.system - before.system,
-            loop_cpu=max(cpu) / seconds,
+            loop_cpu=max(cpu) * _SECOND / (after.when_ns - before.when_ns),
             pool=pool,
             cpus_used_by_others=others,
             cpus_stolen=stolen,

@@ -38,13 +38,19 @@ class PreciseTimer:
         self._loop = asyncio.get_running_loop()
         self._callback = callback
         self._fd = self._checked(self._libc.timerfd_create(time.CLOCK_MONOTONIC, _CLOEXEC_NONBLOCK))
+        # Made once: an open loop sets its timer tens of thousands of times a second.
+        setting = _Setting()
+        self._value = setting.value
+        self._setting = ctypes.byref(setting)
+        self._set_time = self._libc.timerfd_settime
         self._loop.add_reader(self._fd, self._expired)
 
     def set(self, when_ns: int) -> None:
         """Replace the time that it is set to."""
         # Zero would switch it off.
-        setting = _Setting(value=_TimeSpec(*divmod(max(when_ns, 1), 1_000_000_000)))
-        self._checked(self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(setting), None))
+        value = self._value
+        value.seconds, value.nanoseconds = divmod(max(when_ns, 1), 1_000_000_000)
+        self._checked(self._set_time(self._fd, _ABSOLUTE, self._setting, None))
 
     def close(self) -> None:
         """Never call again."""
