@@ -99,7 +99,7 @@ def first_pixel(png: bytes) -> tuple[int, int, int]:
 def test_the_page_draws_every_chart(tmp_path: Path) -> None:
     """No chart is empty, the console is silent, and the page is light."""
     file = tmp_path / "report.html"
-    file.write_text(html.page(a_report(*some_results())))
+    file.write_text(html.page(a_report(*some_results())), encoding="utf-8")
     page = browse(file)
     assert page.console == []
     charts = re.split(r'<div class="chart(?: wide)?">', page.dom)[1:]

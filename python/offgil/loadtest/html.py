@@ -15,7 +15,7 @@ from offgil.loadtest.quantity import count, duration
 from offgil.loadtest.report import Report
 from offgil.loadtest.results import Result
 
-_PAGE = Template(Path(__file__).with_name("page.html").read_text())
+_PAGE = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
 _TIMES = {
     **{name: name for name in ("p50", "p90", "p99", "p99.9", "p99.99", "max")},
     "uncorrected_p99": "uncorrected p99",

@@ -207,6 +207,9 @@ class _Measurement:
             line.busy.append([round((b - a) / elapsed, 4) for a, b in zip(then, busy, strict=True)])
             self._busy_then = busy
         self._looked, self._ended_then = now, ended
+        if self._configuration.seconds is None:  # nobody knows how long it will take
+            longer = (now - self._start) / _SECOND / _POINTS
+            self._interval = min(max(self._interval, longer), _LONGEST_INTERVAL)
 
     def _tell(self) -> None:
         latest: list[int] = []

@@ -99,7 +99,7 @@ class Report:
     def to_csv(self, path: Path) -> None:
         """Write a line of figures per configuration; times are in seconds."""
         rows = [_row(result) for result in self.results]
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
@@ -133,5 +133,5 @@ def write_files(
     if html_path is not None:
         from offgil.loadtest import html  # half a second to import
 
-        html_path.write_text(html.page(report))
+        html_path.write_text(html.page(report), encoding="utf-8")
     return [path for path in (json_path, csv_path, html_path) if path is not None]

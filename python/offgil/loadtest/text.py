@@ -156,8 +156,9 @@ def _histogram(console: Console, result: Result, shared: set[str]) -> None:
     name = result.configuration.name(shared)
     console.print(f"[bold]  Histogram{': ' * bool(name)}{escape(name)}[/]")
     most = max(bars)
+    block = "█" if console.encoding.startswith("utf") else "#"
     for bound, number in zip(bounds, bars, strict=True):
-        line = "█" * round(_BAR_WIDTH * number / most)
+        line = block * round(_BAR_WIDTH * number / most)
         console.print(f"  up to {duration(bound):>8}  {number:>11,}  {line}", markup=False)
 
 
