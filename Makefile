@@ -4,17 +4,19 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+LOADTEST_ARGS ?= offgil.examples:spin 10,100,1000 --door all -R 50% -z 3s --html build/loadtest.html
 export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps deps-tests deps-service build demo test test-quick test-cpp test-python soak conformance lint format bench peers service clean
+.PHONY: help deps deps-tests deps-service build demo test test-quick test-cpp test-python soak conformance lint format bench loadtest peers \
+	service clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
-	@echo '  PYTHON=python3.13 chooses the interpreter, DEMO_ARGS="--seconds 5", BENCH_ARGS and PYTEST_ADDOPTS="-k name" go to'
-	@echo '  the demo, the benchmark and pytest.'
+	@echo '  PYTHON=python3.13 chooses the interpreter, DEMO_ARGS="--seconds 5", BENCH_ARGS, LOADTEST_ARGS and'
+	@echo '  PYTEST_ADDOPTS="-k name" go to the demo, the benchmarks, the load test and pytest.'
 
 deps:  ## install the system packages that the build needs, or say how
 	@.ci/system-packages
@@ -55,6 +57,10 @@ format: deps  ## let ruff and clang-format rewrite the sources
 bench: deps  ## measure the overhead of one job against run_in_executor and the bare loop
 	@$(PYTHON) .ci/environment.py bench
 	@.venv/bin/python bench/overhead.py $(BENCH_ARGS)
+
+loadtest: deps  ## load a function through every door: LOADTEST_ARGS="module:function 1 -c 64", or --help
+	@$(PYTHON) .ci/environment.py bench
+	@.venv/bin/python bench/load_test.py $(LOADTEST_ARGS)
 
 peers: deps  ## the same work on whoever else offers it: anyio, trio, pyo3, tbb, joblib, dask...
 	@$(PYTHON) .ci/bench_extras.py peers

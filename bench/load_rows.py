@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 from measuring import (
-    CpuWatch,
     Line,
     Spread,
     WrongResultError,
@@ -27,6 +26,7 @@ from workloads import WORKERS
 
 import offgil
 from offgil import examples
+from offgil._machine import CpuWatch
 
 #: How long one job of the saturated pool spins, and how many tasks keep jobs ready.
 JOB_MICROSECONDS = 2_000

@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import platform
 import statistics
 import sys
-import sysconfig
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from dataclasses import dataclass
 
-from offgil import examples
+from offgil._machine import CpuWatch
 
 #: A round during which other processes used more CPUs than this is measured again.
 DISTURBED_CPUS = 0.25
@@ -140,85 +135,6 @@ async def _measure_calmly(measure: Measure) -> float:
     return await measure()
 
 
-class CpuWatch:
-    """How much CPU other processes took, and the host stole, from here on."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._ticks = _cpu_ticks()
-        self._own = _own_cpu_seconds()
-
-    def cpus_used_by_others(self) -> float:
-        """Return the CPUs that were busy, or stolen, and not with this process (0 if unknown).
-
-        A child counts as this process once it has ended and was waited for.
-        """
-        busy = _cpu_ticks().busy - self._ticks.busy
-        own = _own_cpu_seconds() - self._own
-        return max(0.0, busy - own) / self._elapsed()
-
-    def cpus_stolen(self) -> float:
-        """Return the CPUs the host took away (0 if unknown)."""
-        return (_cpu_ticks().stolen - self._ticks.stolen) / self._elapsed()
-
-    def _elapsed(self) -> float:
-        return max(time.perf_counter() - self._started, 1e-9)
-
-
-def _own_cpu_seconds() -> float:
-    times = os.times()
-    return time.process_time() + times.children_user + times.children_system
-
-
-@dataclass(frozen=True)
-class _CpuTicks:
-    """Seconds since boot, over all CPUs; ``busy`` includes ``stolen``."""
-
-    busy: float
-    stolen: float
-
-
-def _cpu_ticks() -> _CpuTicks:
-    try:
-        first_line = Path("/proc/stat").read_text().partition("\n")[0]
-    except OSError:
-        return _CpuTicks(0.0, 0.0)
-    # user nice system idle iowait irq softirq steal
-    ticks = [int(text) / os.sysconf("SC_CLK_TCK") for text in first_line.split()[1:9]]
-    return _CpuTicks(busy=sum(ticks) - ticks[3] - ticks[4], stolen=ticks[7])
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What the figures depend on."""
-
-    offgil: str = field(default_factory=lambda: version("offgil"))
-    optimized_build: bool = examples.optimized
-    python: str = platform.python_version()
-    python_debug: bool = bool(sysconfig.get_config_var("Py_DEBUG"))
-    uvloop: str | None = field(default_factory=lambda: _version_or_none("uvloop"))
-    platform: str = field(default_factory=platform.platform)
-    cpu: str = field(default_factory=lambda: _cpu_model())
-    usable_cpus: int = field(default_factory=lambda: len(usable_cpus()))
-
-    def warnings(self) -> list[str]:
-        """Return what makes these figures worth less."""
-        found = []
-        if not self.optimized_build:
-            found.append("offgil is a debug build")
-        if self.python_debug:
-            found.append("Python is a debug build")
-        if self.usable_cpus < 2:
-            found.append("only one CPU: two workers cannot run at once")
-        return found
-
-    def __str__(self) -> str:
-        return (
-            f"offgil {self.offgil}, Python {self.python}, uvloop {self.uvloop or '-'}, "
-            f"{self.usable_cpus} x {self.cpu}, {self.platform}"
-        )
-
-
 def usable_cpus() -> list[int]:
     """Return the CPUs this process may run on."""
     if sys.platform == "linux":
@@ -235,22 +151,6 @@ def pinned(cpu: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _version_or_none(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -23,8 +23,10 @@ import executor_rows
 import load_rows
 import throughput_rows
 import zarr_rows
-from measuring import CpuWatch, Environment, Line, table
+from measuring import Line, table
 from settings import Settings
+
+from offgil._machine import CpuWatch, Environment
 
 Run = Callable[[Settings], Awaitable[list[Line]]]
 
@@ -62,7 +64,7 @@ ROWS = {
 def main() -> int:
     """Measure the rows asked for and print the table."""
     options = _options()
-    environment = Environment()
+    environment = Environment.of_this_machine()
     print(environment)
     for warning in environment.warnings():
         print(f"warning: {warning}")

@@ -22,16 +22,18 @@ from typing import Any
 
 import awaited_peers
 import synchronous_peers
-from measuring import CpuWatch, Environment, WrongResultError
+from measuring import WrongResultError
 from peer import Peer
 from peer_table import Comparison
 from peer_turns import Entrant, Sizes, compare
+
+from offgil._machine import CpuWatch, Environment
 
 
 def main() -> int:
     """Compare the peers asked for and print the tables."""
     options = _options()
-    environment = Environment()
+    environment = Environment.of_this_machine()
     print(environment)
     for warning in environment.warnings():
         print(f"warning: {warning}")

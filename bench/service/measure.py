@@ -21,11 +21,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from measuring import CpuWatch, Environment, Spread, WrongResultError, aligned, short
+from measuring import Spread, WrongResultError, aligned, short
 from service.load import Load, command, default_client
 from service.probe import Latencies, ahead_of_the_service, percentile, probe
 from service.running import Service, UnusableError, checked_output
 from service.work import ITERATIONS
+
+from offgil._machine import CpuWatch, Environment
 
 #: Names and order of the table; service.app knows them too, but needs more packages.
 VARIANTS = ("inline", "run_in_executor", "run_in_executor-sized", "offgil", "offgil-nice")
@@ -94,7 +96,7 @@ class Row:
 def main() -> int:
     """Measure and print the table."""
     options = _options()
-    environment = Environment()
+    environment = Environment.of_this_machine()
     packages = ", ".join(f"{name} {version(name)}" for name in ("starlette", "uvicorn", "aiohttp"))
     print(
         f"{environment}\n{packages}; load by {options.client}, work {options.work}, {options.loop}"

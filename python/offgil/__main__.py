@@ -1,4 +1,4 @@
-"""The command line: ``python -m offgil demo | info | --version``."""
+"""The command line: ``python -m offgil demo | loadtest | info | --version``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import offgil
+from offgil._arguments import positive_count, writable_path
 
 #: What the commands return besides 0. CANNOT_RUN is what argparse returns too.
 WRONG_RESULT = 1
@@ -21,7 +22,10 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["loadtest"]:
+        return _loadtest(words[1:])  # it has a parser of its own, once its needs are there
+    options = _parser().parse_args(words)
     try:
         return _info() if options.command == "info" else _demo(options)
     except KeyboardInterrupt:
@@ -42,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Reproduce two articles' tables on this machine, with offgil beside them. "
         "Exits with 0 if every result was right, 1 if one was wrong, 2 if it could not run.",
     )
+    commands.add_parser(
+        "loadtest",
+        help="load a function of yours through any door, and see latency and throughput",
+    )
     demo.add_argument(
         "--seconds",
         type=_positive_seconds,
@@ -50,13 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument(
         "--jobs",
-        type=_positive_count,
+        type=positive_count,
         default=20_000,
         help="how many small jobs the third table runs through each door (default: 20000)",
     )
     demo.add_argument(
         "--json",
-        type=_writable_path,
+        type=writable_path,
         metavar="FILE",
         help="also write every figure, and the environment, to FILE",
     )
@@ -73,26 +81,6 @@ def _positive_seconds(text: str) -> float:
     return seconds
 
 
-def _positive_count(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
-    return count
-
-
-def _writable_path(text: str) -> Path:
-    """Open the file at once: a typing error must not cost a minute of measuring."""
-    path = Path(text)
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from error
-    return path
-
-
 def _demo(options: argparse.Namespace) -> int:
     try:
         from offgil import demo
@@ -105,6 +93,18 @@ def _demo(options: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(str(error))
     return 0 if correct else WRONG_RESULT
+
+
+def _loadtest(argv: Sequence[str]) -> int:
+    try:
+        from offgil import loadtest
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "offgil":
+            raise
+        return _fail(
+            f"the load test needs {error.name!r}; get it with: pip install offgil[loadtest]"
+        )
+    return loadtest.main(argv)
 
 
 def _info() -> int:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from offgil._machine import Environment
 from offgil.demo import first_article, render, second_article, small_jobs
-from offgil.demo.machine import Environment
 
 __all__ = ["run"]
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from offgil._machine import Environment
 from offgil.demo.first_article import FirstArticle
-from offgil.demo.machine import Environment
 from offgil.demo.second_article import (
     BOTH_HOLD,
     HOLDING_FIRST,

@@ -14,7 +14,7 @@ from threading import Thread
 
 import offgil
 from offgil import examples
-from offgil.demo.machine import CpuWatch
+from offgil._machine import CpuWatch
 
 #: The article's run took about this long; the number is chosen so that one run here does too.
 RUN_SECONDS = 0.35
