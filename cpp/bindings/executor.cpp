@@ -175,8 +175,8 @@ PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     if (nargs < 1) throw py::type_error("submit() missing 1 required positional argument: 'fn'");
     try {
-      return (this_object<executor>(self).*door)(
-          {args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
+      return (this_object<executor>(self).*
+              door)({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
     } catch (const std::system_error& e) {
       set_os_error(e);
       return nullptr;

@@ -39,7 +39,7 @@ void raise_closed(manners how) {
   const bool by_exit = is_exiting();
   if (how == manners::of_executors)
     raise(PyExc_RuntimeError, by_exit ? "cannot schedule new futures after interpreter shutdown"
-                                                 : "cannot schedule new futures after shutdown");
+                                      : "cannot schedule new futures after shutdown");
   raise(exceptions::get().pool_closed, by_exit
                                            ? "the pool was closed because the interpreter is shutting down"
                                            : "the pool has been closed; make a new one");

@@ -23,8 +23,8 @@ struct submitted_call {
 };
 
 // The future of the job, a new reference: one of the channel's loop, or a concurrent one. All throw what is
-// wrong with the arguments, PoolFull, PoolBroken, and PoolClosed or, with the manners of executors, what those
-// raise.
+// wrong with the arguments, PoolFull, PoolBroken, and PoolClosed or, with the manners of executors, what
+// those raise.
 PyObject* submit_to(loop_channel& channel, const submitted_call& call, worker_pool::when_full policy,
                     manners how);
 PyObject* submit_to(concurrent_channel& channel, const submitted_call& call, bool block);
