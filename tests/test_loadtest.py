@@ -127,7 +127,7 @@ def test_every_door_runs_every_job_once_and_checks_it(loadtest: Run) -> None:
         (r["configuration"]["door"], r["configuration"]["loop"]): r["figures"]
         for r in report["results"]
     }
-    assert set(seen) == {(d, loop) for d in doors.available() for loop in loops.split(",")}
+    assert set(seen) == {(d, loop) for d in doors.DOORS for loop in loops.split(",")}
     for (door, _), found in seen.items():
         assert (found["batches_per_job"] is None) == (door in ("run_in_executor", "to_thread"))
     jsonschema.validate(report, json.loads((PACKAGE / "report.schema.json").read_text()))
@@ -135,6 +135,18 @@ def test_every_door_runs_every_job_once_and_checks_it(loadtest: Run) -> None:
         rows = list(csv.DictReader(file))
     assert [float(row["p99"]) for row in rows] == [f["p99"] for f in figures(report)]
     assert "echo(7): native, without the GIL; every result has to be 7" in output
+
+
+def test_a_trace_shows_the_jobs_of_the_round(loadtest: Run) -> None:
+    """As many runs as the counters say, its warm-up left out."""
+    code, output, report = loadtest(
+        "offgil.examples:echo", "7", "-c", "4", "-n", "300", *QUICK, "--trace", "trace.json"
+    )
+    assert code == 0, output
+    events = json.loads(Path("trace.json").read_text())["traceEvents"]
+    runs = [event for event in events if event.get("cat") == "run"]
+    assert len(runs) == figures(report)[0]["jobs"] == 300
+    assert {event["name"] for event in runs} == {"echo"}
 
 
 def _has_uvloop() -> bool:

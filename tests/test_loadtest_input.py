@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import offgil
-from offgil.loadtest import assertion, doors
+from offgil.loadtest import assertion
 from offgil.loadtest.call import Call, CannotRun, bind, expand, same, split_values
 from offgil.loadtest.options import Options, parse
 from offgil.loadtest.plan import Configuration, Rate, reference_of
@@ -245,18 +244,22 @@ def test_arguments_are_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("door", "needs"),
-    [(door, needs) for door, names in doors.DOORS.items() for needs in names],
+    ("words", "why"),
+    [
+        ("--door executor", "doors pool and run"),
+        ("--door pool,run", "one configuration"),
+        ("--rounds 2", "one configuration and one round"),
+        ("-c 1,2", "one configuration"),
+    ],
 )
-def test_a_door_that_offgil_lacks_is_refused(
-    door: str, needs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_trace_is_of_one_round(
+    words: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names what is missing; `all` does without."""
-    monkeypatch.delattr(offgil, needs, raising=False)
+    """Of a door with a pool; the message says so."""
     with pytest.raises(SystemExit):
-        options(f"{SPIN} 1 --door {door}")
-    assert f"needs offgil.{doors.missing(door)[0]}" in capsys.readouterr().err
-    assert door not in {c.door for c in options(f"{SPIN} 1 --door all").configurations}
+        options(f"{SPIN} 1 --trace {tmp_path / 'trace.json'} {words}")
+    assert "--trace" in (said := capsys.readouterr().err)
+    assert why in said
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_no_duration_is_lost() -> None:
 # doors
 
 
-@pytest.mark.parametrize("name", doors.available())
+@pytest.mark.parametrize("name", doors.DOORS)
 def test_a_door_is_the_one_it_says(name: str) -> None:
     """It goes the way of its name, to the worker threads that it was told to have, and closes."""
     door = doors.open_door(name, 1, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import offgil
@@ -57,6 +58,10 @@ class PoolDoor(_Counted):
         self._method = method
         super().__init__(self._pool)
 
+    def trace(self, path: str) -> AbstractContextManager[object]:
+        """Return what writes a trace of what happens inside it."""
+        return self._pool.trace(path)
+
     def enter(self) -> Submit:
         submit: Submit = getattr(self._pool, self._method)
         return submit
@@ -72,7 +77,7 @@ class ExecutorDoor(_Counted):
     """``offgil.ThreadPoolExecutor``, its futures awaited through ``asyncio.wrap_future``."""
 
     def __init__(self, workers: int) -> None:
-        self._executor: ThreadPoolExecutor = vars(offgil)["ThreadPoolExecutor"](workers)
+        self._executor = offgil.ThreadPoolExecutor(workers)
         super().__init__(self._executor)
 
     def enter(self) -> Submit:
@@ -118,12 +123,11 @@ class InstalledDoor(_Counted):
         super().__init__(self._pool)
 
     def enter(self) -> Submit:
-        api = vars(offgil)
         if self._pool is None:
-            self._source = api["install"](workers=self._workers)
+            self._source = offgil.install(workers=self._workers)
         else:
             loop = asyncio.get_running_loop()
-            loop.set_default_executor(api["AsyncioExecutor"](self._pool))
+            loop.set_default_executor(offgil.AsyncioExecutor(self._pool))
         return self._entrance()
 
     def stats(self) -> offgil.PoolStats | None:
@@ -156,48 +160,35 @@ def _to_thread() -> Submit:
     return asyncio.to_thread
 
 
-_INSTALL = ("install", "AsyncioExecutor")
-#: Each door with what it needs of offgil.
-DOORS: dict[str, Sequence[str]] = {
-    "pool": (),
-    "run": (),
-    "executor": ("ThreadPoolExecutor",),
-    "run_in_executor": (),
-    "to_thread": (),
-    "run_in_executor+install": _INSTALL,
-    "to_thread+install": _INSTALL,
-}
+DOORS = (
+    "pool",
+    "run",
+    "executor",
+    "run_in_executor",
+    "to_thread",
+    "run_in_executor+install",
+    "to_thread+install",
+)
+#: Those with an `offgil.Pool` of their own.
+POOL_DOORS = ("pool", "run")
 
 
-def missing(door: str) -> list[str]:
-    """Return what the installed offgil lacks for a door."""
-    return [name for name in DOORS[door] if not hasattr(offgil, name)]
-
-
-def available() -> list[str]:
-    """Return the doors that work with the installed offgil."""
-    return [door for door in DOORS if not missing(door)]
-
-
-def check(door: str, *, keywords: bool, pool_options: bool) -> None:
+def check(door: str, *, keywords: bool, pool_options: bool, trace: bool) -> None:
     """Raise CannotRun unless the door exists and can do what is asked of it."""
     if door not in DOORS:
         raise CannotRun(f"there is no door {door!r}; there are {', '.join(DOORS)}, and all")
-    if lacks := missing(door):
-        raise CannotRun(
-            f"the door {door!r} needs offgil.{lacks[0]}, which the installed offgil lacks"
-        )
     if keywords and door.startswith("run_in_executor"):
         raise CannotRun(f"the door {door!r} takes no keyword arguments, as asyncio's own method")
-    if pool_options and door not in ("pool", "run"):
-        raise CannotRun(f"--pool is for the doors pool and run, not for {door!r}")
+    for option, given in (("--pool", pool_options), ("--trace", trace)):
+        if given and door not in POOL_DOORS:
+            raise CannotRun(f"{option} is for the doors pool and run, not for {door!r}")
 
 
 def open_door(
     door: str, workers: int, loops: int, pool_options: Sequence[tuple[str, str]] = ()
 ) -> Door:
     """Start a door's threads; raises CannotRun for options that a pool does not take."""
-    if door in ("pool", "run"):
+    if door in POOL_DOORS:
         options = {key: literal(value) for key, value in pool_options}
         method = "submit" if door == "pool" else "run"
         try:

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import offgil
 from offgil._machine import CpuWatch
 from offgil.loadtest.call import BoundCall, CannotRun
-from offgil.loadtest.doors import Door, open_door
+from offgil.loadtest.doors import Door, PoolDoor, open_door
 from offgil.loadtest.lag import LagProbe
 from offgil.loadtest.loads import Load, clock
 from offgil.loadtest.loop_thread import LoopThread, Share
@@ -68,7 +69,15 @@ def measure(
         for number, share in enumerate(shares)
     ]
     _await_readiness(threads, configuration.warmup, stop)
-    return _Measurement(configuration, door, threads, stop, progress).run()
+    with _traced(door, configuration.trace):
+        return _Measurement(configuration, door, threads, stop, progress).run()
+
+
+def _traced(door: Door, path: str | None) -> AbstractContextManager[object]:
+    if path is None:
+        return nullcontext()
+    assert isinstance(door, PoolDoor)  # `doors.check` has seen to it
+    return door.trace(path)
 
 
 def _shares(configuration: Configuration) -> list[Share]:

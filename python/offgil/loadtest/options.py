@@ -177,6 +177,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--csv", type=writable_path, metavar="FILE", help="write a line per configuration")
     add("--html", type=writable_path, metavar="FILE", help="write charts, in one file")
     add(
+        "--trace",
+        type=writable_path,
+        metavar="FILE",
+        help="write the jobs of a single round for chrome://tracing or Perfetto (doors pool, run)",
+    )
+    add(
         "--assert",
         dest="assertions",
         action="append",
@@ -214,6 +220,8 @@ def _options(given: argparse.Namespace) -> Options:
         seconds = _DEFAULT_SECONDS
     several = len(sweep.configurations(**_common(given, 1, seconds))) > 1
     rounds = given.rounds or (_ROUNDS_OF_A_SWEEP if several else 1)
+    if given.trace is not None and (several or rounds > 1):
+        raise CannotRun("--trace is of one configuration and one round")
     if given.ramp and (seconds is None or given.ramp >= seconds / rounds):
         raise CannotRun(
             f"--ramp {given.ramp:g}s has to be shorter than a round: -z, through {rounds} rounds"
@@ -242,19 +250,21 @@ def _common(given: argparse.Namespace, rounds: int, seconds: float | None) -> di
         "verify": not given.no_verify,
         "expect": given.expect,
         "pool_options": tuple(map(_pool_option, given.pool)),
+        "trace": None if given.trace is None else str(given.trace.absolute()),
     }
 
 
 def _doors(given: argparse.Namespace, calls: Sequence[Call]) -> list[str]:
     asked = _unique(given.door)
-    every = asked == ["all"]
-    for door in doors.available() if every else asked:
+    asked = list(doors.DOORS) if asked == ["all"] else asked
+    for door in asked:
         doors.check(
             door,
             keywords=any(call.kwargs for call in calls),
             pool_options=bool(given.pool),
+            trace=given.trace is not None,
         )
-    return doors.available() if every else asked
+    return asked
 
 
 def _loops(names: Sequence[str]) -> list[str]:

@@ -44,6 +44,8 @@ class Configuration:
     verify: bool
     expect: str | None
     pool_options: tuple[tuple[str, str], ...]
+    #: File for `offgil.Pool.trace`.
+    trace: str | None
 
     @property
     def closed(self) -> bool:
