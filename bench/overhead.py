@@ -16,7 +16,6 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import default_executor_rows
 import executor_rows
@@ -26,6 +25,7 @@ import zarr_rows
 from measuring import Line, table
 from settings import Settings
 
+from offgil._arguments import positive_count, writable_path
 from offgil._machine import CpuWatch, Environment
 
 Run = Callable[[Settings], Awaitable[list[Line]]]
@@ -88,18 +88,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both")
     parser.add_argument("--row", action="append", choices=ROWS, help="may be given several times")
-    parser.add_argument("--rounds", type=int, default=7, help="at least 5, for figures that count")
+    parser.add_argument(
+        "--rounds", type=positive_count, default=7, help="at least 5, for figures that count"
+    )
     parser.add_argument("--quick", action="store_true", help="3 short rounds: does it run at all?")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    if options.json:
-        try:
-            options.json.open("a").close()
-        except OSError as error:
-            parser.error(f"cannot write {str(options.json)!r}: {error.strerror}")
-    return options
+    parser.add_argument("--json", type=writable_path, metavar="FILE")
+    return parser.parse_args()
 
 
 def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> list[Line]:

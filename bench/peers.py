@@ -17,7 +17,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import awaited_peers
@@ -27,6 +26,7 @@ from peer import Peer
 from peer_table import Comparison
 from peer_turns import Entrant, Sizes, compare
 
+from offgil._arguments import positive_count, writable_path
 from offgil._machine import CpuWatch, Environment
 
 
@@ -90,18 +90,12 @@ def _options() -> argparse.Namespace:
         metavar="NAME",
         help=f"may be given several times; one of {', '.join(every)}",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="at least 5, for figures that count")
+    parser.add_argument(
+        "--rounds", type=positive_count, default=5, help="at least 5, for figures that count"
+    )
     parser.add_argument("--quick", action="store_true", help="one tiny round: does it run at all?")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    if options.json:
-        try:
-            options.json.open("a").close()
-        except OSError as error:
-            parser.error(f"cannot write {str(options.json)!r}: {error.strerror}")
-    return options
+    parser.add_argument("--json", type=writable_path, metavar="FILE")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from measuring import Spread, WrongResultError, aligned, short
@@ -27,6 +26,7 @@ from service.probe import Latencies, ahead_of_the_service, percentile, probe
 from service.running import Service, UnusableError, checked_output
 from service.work import ITERATIONS
 
+from offgil._arguments import writable_path
 from offgil._machine import CpuWatch, Environment
 
 #: Names and order of the table; service.app knows them too, but needs more packages.
@@ -150,16 +150,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=100, help="light requests per second")
     parser.add_argument("--connections", type=int, default=16, help="to the heavy endpoint")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of PBKDF2, per request")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=writable_path, metavar="FILE")
     options = parser.parse_args()
     for name, most in MOST.items():
         if not 1 <= getattr(options, name) <= most:
             parser.error(f"--{name} must be between 1 and {most:,}")
-    if options.json:
-        try:
-            options.json.open("a").close()
-        except OSError as error:
-            parser.error(f"cannot write {str(options.json)!r}: {error.strerror}")
     return options
 
 

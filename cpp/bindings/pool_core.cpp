@@ -106,7 +106,7 @@ void pool_core::clear_graveyard(std::chrono::milliseconds patience) noexcept {
   // Out of reach of other threads, which come here while the GIL is released.
   auto all = std::exchange(graveyard(), {});
   const auto ended = std::partition(all.begin(), all.end(), [patience](const auto& each) {
-    if (each->is_on_own_thread()) return true;
+    if (each->engine_->was_left_behind_by_fork() || each->is_on_own_thread()) return true;
     const py::gil_scoped_release threads_may_need_it;
     return !each->engine_->wait_until_finished(patience);
   });
@@ -188,6 +188,7 @@ std::shared_ptr<mailbox> pool_core::free_mailbox(bool watched) noexcept {
 void pool_core::remove(loop_channel& channel) noexcept {
   if (last_used_.get() == &channel) last_used_.reset();
   std::erase_if(channels_, [&](const auto& each) { return each.get() == &channel; });
+  end_if_done();
 }
 
 void pool_core::purge() noexcept {

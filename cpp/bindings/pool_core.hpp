@@ -89,7 +89,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // Whether join() has begun, or is over: nobody may be left to wake a loop.
   bool is_joined() const noexcept { return is_joined_; }
 
-  // To be called when a concurrent channel has nothing in flight any more.
+  // To be called when a channel has nothing in flight any more.
   void end_if_done() noexcept;
 
   // Forgets a channel that has been detached.
