@@ -433,3 +433,28 @@ def test_to_thread_at_exit(only_ours: Kind) -> None:
     """
     out = check_script(code)
     assert set(out) <= {"x"} and len(out) <= 5
+
+
+def test_to_thread_begins_in_several_threads(only_ours: Kind) -> None:
+    """At once, in a process that has not used it: still one pool."""
+    code = """
+    import threading
+    from offgil import _to_thread
+
+    for _ in range(50):
+        _to_thread._forget_pool()
+        together = threading.Barrier(4)
+        made = []
+
+        def begin():
+            together.wait()
+            made.append(_to_thread._shared_pool())
+
+        threads = [threading.Thread(target=begin) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(made) == 4 and len({id(pool) for pool in made}) == 1
+    """
+    check_script(code)

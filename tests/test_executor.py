@@ -440,3 +440,27 @@ def test_a_finished_future_stays_finished(executor: Any) -> None:
     with pytest.raises(InvalidStateError):
         future.set_exception(ValueError())
     assert future.result() == 1
+
+
+def test_cancel_while_the_arguments_die(only_ours: Kind, gate: Gate) -> None:
+    """Their end runs code, during which a worker finds the job and tells who observes the future.
+
+    Then cancel() told them once more: 'Future in unexpected state'.
+    """
+    executor = only_ours.new(1)
+    hold(executor, gate, 1)
+
+    class Argument:
+        def __del__(self) -> None:
+            gate.open()
+            executor.submit(abs, 0).result(LIMIT)
+
+    future = executor.submit(id, Argument())
+    seen: list[Any] = []
+    future.add_done_callback(seen.append)
+    assert future.cancel()
+    block_until(lambda: seen)
+    assert concurrent.futures.wait([future], LIMIT).not_done == set()
+    assert list(concurrent.futures.as_completed([future], LIMIT)) == [future]
+    assert seen == [future]
+    executor.shutdown()

@@ -259,3 +259,31 @@ def test_the_bound_counts_what_waits(only_ours: Kind, gate: Gate) -> None:
             executor.submit(ex.echo, 1)
         gate.open()
         concurrent.futures.wait([*held, waiting], LIMIT)
+
+
+def test_an_initializer_fails_while_a_caller_waits(
+    only_ours: Kind, gate: Gate, in_thread: Callable[..., threading.Thread]
+) -> None:
+    """Who waits for room is told that the pool broke, not that somebody shut it down."""
+
+    def fail() -> None:
+        gate()
+        raise ZeroDivisionError
+
+    executor = only_ours.new(1, initializer=fail, max_pending=1)
+    waiting = executor.submit(abs, 1)
+    told: list[BaseException] = []
+
+    def submit() -> None:
+        try:
+            executor.submit(abs, 2)
+        except RuntimeError as e:
+            told.append(e)
+
+    caller = in_thread(submit)
+    caller.join(0.1)  # most likely in line; not in line yet, it is told the same
+    gate.open()
+    caller.join(LIMIT)
+    assert [type(e) for e in told] == [offgil.PoolBroken]
+    assert isinstance(waiting.exception(LIMIT), offgil.PoolBroken)
+    executor.shutdown()

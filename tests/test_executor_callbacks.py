@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import pytest
-from executors import both_sorts, hold
+from executors import Kind, both_sorts, hold
 from support import LIMIT, Gate, block_until
 
 from offgil import examples as ex
@@ -129,3 +129,80 @@ def test_a_python_jobs_callbacks_run_on_its_worker(executor: Any, gate: Gate) ->
     worker = future.result(LIMIT)
     block_until(lambda: seen)
     assert seen == [(worker, True)]
+
+
+@both_sorts
+def test_a_callback_may_wait_for_another_future(
+    make_executor: Callable[..., Any], gate: Gate, echo: Callable[[int], int]
+) -> None:
+    """While there is a worker for it, also for one that has callbacks itself.
+
+    Of native jobs all callbacks come from one thread, which waited for itself.
+    """
+    executor = make_executor(2)
+    hold(executor, gate, 2)
+    first = executor.submit(echo, 1)
+    others = [executor.submit(echo, i) for i in range(10)]
+    seen: list[Any] = []
+    order: list[int] = []
+    for other in others:
+        other.add_done_callback(lambda f: order.append(f.result(0)))
+    first.add_done_callback(lambda _: seen.append([f.result(LIMIT) for f in reversed(others)]))
+    first.add_done_callback(lambda _: seen.append(others[0].exception(LIMIT)))
+    gate.open()
+    block_until(lambda: len(seen) == 2 and len(order) == 10)
+    assert seen == [[*reversed(range(10))], None]
+    assert sorted(order) == [*range(10)]
+
+
+def test_a_callback_that_blocks_holds_back_nobody(
+    make_executor: Callable[..., Any], gate: Gate
+) -> None:
+    """Its worker had taken the next short jobs along, and they waited for the callback."""
+    executor = make_executor(2)
+    for _ in range(300):  # let the executor know how short they are
+        executor.submit(int).result(LIMIT)
+    hold(executor, gate, 2)
+    first = executor.submit(int)
+    until_told, entered = threading.Event(), threading.Event()
+
+    def block(_: Future[int]) -> None:
+        entered.set()
+        until_told.wait(LIMIT)
+
+    first.add_done_callback(block)
+    behind = [executor.submit(int) for _ in range(20)]
+    gate.open()
+    assert entered.wait(LIMIT)
+    try:
+        assert wait(behind, LIMIT / 2).not_done == set()
+        later = [executor.submit(int) for _ in range(20)]
+        assert wait(later, LIMIT / 2).not_done == set()
+    finally:
+        until_told.set()
+
+
+def test_what_a_callback_raises_in_shutdown_is_told(
+    make_executor: Callable[..., Any], gate: Gate, caplog: pytest.LogCaptureFixture, kind: Kind
+) -> None:
+    """The standard one raises it from shutdown and leaves the rest waiting; ours logs it."""
+    if not kind.ours:
+        pytest.skip("it raises")
+    executor = make_executor(1)
+    hold(executor, gate, 1)
+    executor.submit(int)  # what a worker would have begun is spared
+    futures = [executor.submit(int) for _ in range(3)]
+
+    def interrupt(_: Future[int]) -> None:
+        raise KeyboardInterrupt
+
+    for future in futures:
+        future.add_done_callback(interrupt)
+    executor.shutdown(wait=False, cancel_futures=True)
+    gate.open()
+    assert wait(futures, LIMIT).not_done == set()
+    told = [r for r in caplog.records if r.name == "concurrent.futures"]
+    cancelled = [future for future in futures if future.cancelled()]
+    assert cancelled
+    assert len(told) == len(futures)
+    assert all(r.exc_info is not None and r.exc_info[0] is KeyboardInterrupt for r in told)

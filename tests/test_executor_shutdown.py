@@ -451,3 +451,50 @@ def test_an_unused_executor_survives_a_fork(kind: Kind) -> None:
     """
     )
     assert check_script(code, kind.module) == "xx"
+
+
+def test_a_thread_that_ends_knows_whose_it_is(kind: Kind) -> None:
+    """What a thread's own data runs when it dies must not make the thread wait for its own end."""
+    if not kind.ours:
+        pytest.skip("it raises 'cannot join current thread' and changes its state")
+    executor = kind.new(1)
+    mine = threading.local()
+    told: list[str] = []
+
+    class Last:
+        def __del__(self) -> None:
+            try:
+                executor.shutdown(wait=True)
+            except RuntimeError as e:
+                told.append(str(e))
+
+    def leave_behind() -> None:
+        mine.last = Last()
+
+    executor.submit(leave_behind).result(LIMIT)
+    executor.shutdown(wait=False)
+    block_until(lambda: told)
+    assert "it would have to wait for" in told[0]
+    executor.shutdown(wait=True)
+
+
+def test_a_thread_that_ends_may_meet_an_exception(kind: Kind) -> None:
+    """What its own data runs when it dies may use the executor; the first exception crashed it."""
+    code = """
+    class Last:
+        def __del__(self):
+            try:
+                executor.submit(int)
+            except RuntimeError as e:
+                print(e)
+
+    def leave_behind():
+        mine.last = Last()
+
+    mine = threading.local()
+    executor = ThreadPoolExecutor(1)
+    executor.submit(leave_behind).result()
+    executor.shutdown()
+    """
+    said = check_script(PRELUDE + code, kind.module)
+    assert said == "cannot schedule new futures after shutdown\n"

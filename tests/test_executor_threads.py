@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import faulthandler
 import logging
 import re
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures.thread import BrokenThreadPool
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from executors import Kind
 from support import LIMIT, Gate, block_until, os_threads
 
+import offgil
 from offgil import examples as ex
 
 # --------------------------------------------------------------------------------------------------
@@ -268,3 +271,52 @@ def test_an_initializer_that_fails_on_one_of_several(kind: Kind, gate: Gate) -> 
         executor.shutdown()
     finally:
         logger.disabled = False
+
+
+def test_a_job_is_cancelled_while_its_pool_breaks(
+    kind: Kind, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waits for it is told, be it by the cancel or by the pool."""
+    if not kind.ours:
+        pytest.skip("waits for ever")
+
+    def fail() -> None:
+        gate()
+        raise ZeroDivisionError
+
+    executor = kind.new(1, initializer=fail)
+    first, second = executor.submit(abs, 1), executor.submit(abs, 2)
+    answers: list[bool] = []
+    first.add_done_callback(lambda _: answers.append(second.cancel()))
+    second.add_done_callback(lambda _: None)
+    gate.open()
+    assert concurrent.futures.wait([first, second], LIMIT).not_done == set()
+    assert answers == [second.cancelled()]
+    executor.shutdown()
+
+
+def test_code_that_runs_while_threads_start_may_submit(only_ours: Kind) -> None:
+    """A finalizer or a signal handler on the thread of the first submit: it waited for itself."""
+    pool = offgil.Pool(1)
+    executor = only_ours.new(1)
+    inner: list[Future[int]] = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        armed = False
+
+        def is_closed(self) -> bool:  # asked before a pool starts: results of loops that are gone
+            if self.armed:
+                self.armed = False
+                inner.append(executor.submit(abs, -1))
+            return super().is_closed()
+
+    async def main() -> None:
+        await pool.submit(abs, -1)
+
+    loop = Loop()
+    loop.run_until_complete(main())
+    loop.armed = True
+    assert executor.submit(abs, -2).result(LIMIT) == 2
+    assert [future.result(LIMIT) for future in inner] == [1]
+    executor.shutdown()
+    loop.close()

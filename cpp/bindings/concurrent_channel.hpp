@@ -47,6 +47,9 @@ class concurrent_channel final : public completion_sink, private announced {
   // For a wait by other means: guards against the same deadlock. Throws as above.
   std::unique_ptr<waiting_room::absence> absence_for(const concurrent_job& j);
 
+  // Whether the calling thread is the dispatcher.
+  bool brings_here() const noexcept { return dispatcher_->is_on_own_thread(); }
+
   // Ends what has come back: all of it, with the callbacks that it has, or only what has nobody to tell.
   void bring() noexcept;
   void collect() noexcept;

@@ -53,6 +53,7 @@ PyTypeObject* future_type = nullptr;
 PyObject* state_field = nullptr;  // names of fields, and what the state field says
 PyObject* callbacks_field = nullptr;
 PyObject* pending_state = nullptr;
+PyObject* cancelled_by_user_state = nullptr;
 PyObject* running_state = nullptr;
 PyObject* finished_state = nullptr;
 PyObject* cancelled_state = nullptr;
@@ -94,7 +95,6 @@ bool set_field(PyObject* fields, PyObject* name, PyObject* value) noexcept {
 
 // Puts the outcome into the fields of a future that nobody has observed before: there is nobody to tell.
 bool enter_outcome(concurrent_job& j, PyObject* fields) noexcept {
-  take_outcome(j);
   const bool cancelled = j.value == nullptr && j.exception == nullptr;
   static PyObject* const result = PyUnicode_InternFromString("_result");
   static PyObject* const exception = PyUnicode_InternFromString("_exception");
@@ -112,16 +112,18 @@ bool observe(PyObject* self) noexcept {
     const auto fresh = py::handle(base.type)();
     const auto fields = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(self, nullptr));
     if (!fields) throw py::error_already_set();
-    // Whoever wants the outcome must have made it before it can be entered, which runs no code of Python.
-    if (j.flag.is_set()) take_outcome(j);
+    // An outcome must have been made before it can be entered. From the wish on, if it came in time, until the
+    // future is observed, no code of Python runs: whoever ends the job must find it observed.
+    const bool is_in_time = j.flag.make(completion_flag::notice);
+    if (!is_in_time) take_outcome(j);
     if (j.is_observed) return true;
     if (PyDict_Update(fields.ptr(), fresh.attr("__dict__").ptr()) != 0) throw py::error_already_set();
     track(self);
     j.is_observed = true;
-    if (j.flag.is_set() || !j.flag.make(completion_flag::notice)) {
-      if (!enter_outcome(j, fields.ptr())) throw py::error_already_set();
-      j.is_published = true;
-    }
+    if (is_in_time) return true;
+    j.is_publication_begun = true;
+    j.is_published = true;
+    if (!enter_outcome(j, fields.ptr())) throw py::error_already_set();
     return true;
   });
 }
@@ -198,6 +200,12 @@ PyObject* ask_base(PyObject* method, PyObject* self, PyObject* timeout) {
   return give_value(j);
 }
 
+// Whether the calling thread is the one that tells who observes this future: it must not wait to be told.
+bool brings_here(const concurrent_job& j) noexcept {
+  const concurrent_channel* const channel = channel_of(j);
+  return channel != nullptr && channel->brings_here();
+}
+
 // result() and exception().
 template <PyObject* (*give)(const concurrent_job&) noexcept>
 PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
@@ -208,12 +216,14 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
       throw py::type_error("takes one argument at most: timeout");
     PyObject* const timeout = nargs + named == 1 ? args[0] : Py_None;
     concurrent_job& j = job_of(self);
-    if (!j.is_observed) {
+    const bool brings = brings_here(j);
+    if (!j.is_observed || brings) {
       const auto until = deadline(timeout);
       if (!j.flag.is_set() && !channel_of(j)->wait(j, until)) {
         PyErr_SetNone(PyExc_TimeoutError);
         throw py::error_already_set();
       }
+      if (j.is_observed && brings) publish(j);
       take_outcome(j);
     }
     if (j.is_observed && (!j.is_published || j.is_the_users))
@@ -244,20 +254,34 @@ PyObject* cancelled(PyObject* self, PyObject*) noexcept {
 
 // Tells the base, once. Whoever waits for a future is notified as if a worker had found it cancelled.
 PyObject* publish_cancelled(PyObject* self) noexcept {
-  job_of(self).is_published = true;
+  concurrent_job& j = job_of(self);
+  j.is_publication_begun = true;
+  j.is_published = true;
   PyObject* const answer = call_base(base.cancel, self);
-  if (answer != Py_True) return answer;  // the user has ended it, or a callback raised
+  if (answer == Py_False) return answer;  // the user has ended it
+  py::object raised = answer == nullptr ? take_raised() : py::object();  // by a callback; all have run
   PyObject* const told = call_base(base.notify_cancel, self);
   Py_XDECREF(told);
-  if (told != nullptr) return answer;
-  Py_DECREF(answer);
+  if (told != nullptr && answer != nullptr) return answer;
+  Py_XDECREF(answer);
+  if (raised) restore_raised(std::move(raised));
   return nullptr;
+}
+
+// Of a future that the user has ended before us: who waits for one that he cancelled is told by us.
+PyObject* notify_if_cancelled(PyObject* self) noexcept {
+  const auto state = py::reinterpret_steal<py::object>(get_field(self, state_field));
+  if (!state) return nullptr;
+  if (PyUnicode_Compare(state.ptr(), cancelled_by_user_state) != 0) Py_RETURN_NONE;
+  return call_base(base.notify_cancel, self);
 }
 
 PyObject* cancel(PyObject* self, PyObject*) noexcept {
   concurrent_job& j = job_of(self);
   concurrent_channel* const channel = channel_of(j);
   const bool withdrawn = channel != nullptr && !j.flag.is_set() && channel->withdraw(j);
+  // Giving its arguments back has run Python code: the job may have come back meanwhile, and been published.
+  if (withdrawn && j.is_publication_begun) Py_RETURN_TRUE;
   if (j.is_observed) return withdrawn ? publish_cancelled(self) : call_base(base.cancel, self);
   return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
 }
@@ -409,20 +433,25 @@ void take_outcome(concurrent_job& j) noexcept {
 }
 
 void publish(concurrent_job& j) noexcept {
-  if (j.is_published) return;
+  if (std::exchange(j.is_publication_begun, true)) return;
   take_outcome(j);
   PyObject* const self = future_of(j);
   PyObject* told = nullptr;
   if (j.value != nullptr || j.exception != nullptr) {
     told = j.value != nullptr ? call_base(base.set_result, self, j.value)
                               : call_base(base.set_exception, self, j.exception);
-    if (told == nullptr && PyErr_ExceptionMatches(exceptions::get().future_invalid_state) != 0)
+    if (told == nullptr && PyErr_ExceptionMatches(exceptions::get().future_invalid_state) != 0) {
       j.is_the_users = true;
+      PyErr_Clear();
+      told = notify_if_cancelled(self);
+    }
     j.is_published = true;
   } else {
     told = publish_cancelled(self);
   }
-  if (told == nullptr) PyErr_Clear();
+  if (told == nullptr)  // by a callback, on a thread of the user's, who waits for something else
+    log_exception("error", "exception calling callback for %r", py::reinterpret_borrow<py::object>(self),
+                  take_raised());
   Py_XDECREF(told);
 }
 
@@ -444,6 +473,7 @@ void bind_concurrent_future(py::module_& m) {
   running_state = kept(states.attr("RUNNING"));
   finished_state = kept(states.attr("FINISHED"));
   cancelled_state = kept(states.attr("CANCELLED_AND_NOTIFIED"));
+  cancelled_by_user_state = kept(states.attr("CANCELLED"));
   state_field = PyUnicode_InternFromString("_state");
   callbacks_field = PyUnicode_InternFromString("_done_callbacks");
 

@@ -15,6 +15,7 @@ struct concurrent_job : bridge_job {
   completion_flag flag;       // set when the outcome is there
   bool is_observed = false;   // the base's fields exist, and must be told
   bool is_published = false;  // they have been told; the last word in what they say
+  bool is_publication_begun = false;
   bool is_the_users = false;  // somebody else has ended the future; its outcome is his
   bool has_outcome = false;   // in the two below; neither: cancelled
   bool is_outcome_in_the_making = false;
@@ -29,7 +30,7 @@ concurrent_job* create_concurrent_future() noexcept;
 PyObject* future_of(concurrent_job& j) noexcept;
 
 // The outcome is there, the flag is set. Tells those who observe the future: waiters are notified and
-// callbacks run here. Once; later calls do nothing.
+// callbacks run here. Once; later calls do nothing, also while the first, which runs Python code, goes on.
 void publish(concurrent_job& j) noexcept;
 
 // Makes the outcome of a job that was handed back, once, and releases the job's payload. A native result is

@@ -105,6 +105,7 @@ class executor {
 // Starting threads releases the GIL. Who comes meanwhile waits without it, so that the one who holds the
 // mutex can take it.
 void executor::start() {
+  pool_core::purge_all();  // not under the mutex: it may run Python code, which may submit to this executor
   std::unique_lock lock(starting_, std::defer_lock);
   {
     const py::gil_scoped_release another_thread_may_be_starting;

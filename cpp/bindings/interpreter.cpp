@@ -18,10 +18,9 @@ namespace {
 
 namespace py = pybind11;
 
-// A worker's own thread state, and what PyGILState_Ensure() wants back in the end. No Python object.
+// A worker's own thread state. No Python object.
 struct attachment {
   PyThreadState* state = nullptr;
-  PyGILState_STATE before{};
   std::optional<thread_identity> identity;
   bool is_inside_lane = false;
 };
@@ -55,7 +54,7 @@ void gil_lane::enter(unsigned worker) noexcept {
   if (this_thread.state != nullptr) {
     PyEval_RestoreThread(this_thread.state);
   } else {
-    this_thread.before = PyGILState_Ensure();
+    PyGILState_Ensure();  // makes the state, and counts; never undone by its counterpart: see retire()
     this_thread.state = PyThreadState_Get();
     this_thread.identity.emplace(prefix_ + std::to_string(worker));
   }
@@ -68,11 +67,14 @@ void gil_lane::leave() noexcept {
   PyEval_SaveThread();
 }
 
+// Not by PyGILState_Release(): up to 3.12.3 it clears the state when nobody counts as using it any more. What
+// dies there, as the values of a threading.local do, may run code, and the first of it that acquires and
+// releases the GIL would delete the state under all the others.
 void gil_lane::retire() noexcept {
   PyEval_RestoreThread(this_thread.state);
   this_thread.identity.reset();
-  this_thread.state = nullptr;
-  PyGILState_Release(this_thread.before);  // the last one on this thread: deletes the state
+  PyThreadState_Clear(std::exchange(this_thread.state, nullptr));
+  PyThreadState_DeleteCurrent();
 }
 
 bool gil_lane::is_inside() noexcept { return this_thread.is_inside_lane; }

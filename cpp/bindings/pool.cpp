@@ -131,6 +131,7 @@ std::unique_ptr<pool> make_pool(const py::object& workers, const py::object& nam
   options.by = delivery_argument(by);
   options.style = &style_argument(future_kind);
   if (!initializer.is_none()) options.initializer = initializer;
+  pool_core::purge_all();
   return std::make_unique<pool>(pool_core::start(std::move(options)));
 }
 

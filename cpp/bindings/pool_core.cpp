@@ -28,7 +28,6 @@ std::shared_ptr<pool_core> pool_core::start(options with) {
       raise(exceptions::get().pool_closed, "no pool can be made while the interpreter is shutting down");
   };
   refuse_at_exit();
-  purge_all();
   std::shared_ptr<pool_core> made;
   try {
     made = std::shared_ptr<pool_core>(std::unique_ptr<pool_core>(new pool_core(with)).release(),

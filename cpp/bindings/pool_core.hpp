@@ -46,7 +46,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
     bool has_no_owner = false;  // after close() nobody joins the threads: all end when the jobs have
   };
 
-  // Starts the threads. Throws PoolError when one cannot start, and PoolClosed while Python exits.
+  // Starts the threads; runs no code of Python. Throws PoolError when one cannot start, and PoolClosed while
+  // Python exits. A good time for purge_all(), before.
   static std::shared_ptr<pool_core> start(options with);
   ~pool_core() override;
 

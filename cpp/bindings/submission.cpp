@@ -27,10 +27,12 @@ bool prepare(pool_core& core, bridge_job& j, const submitted_call& call, manners
       Py_TYPE(function)->tp_name);
 }
 
-[[noreturn]] void raise_not_accepted(worker_pool::admission answer, const worker_pool& engine, manners how) {
+[[noreturn]] void raise_not_accepted(worker_pool::admission answer, const pool_core& core, manners how) {
+  core.check_usable();  // a pool that has broken is closed, too
   if (answer == worker_pool::admission::closed) raise_closed(how);
-  raise(exceptions::get().pool_full, "the pool is full: max_pending=" + std::to_string(engine.max_pending()) +
-                                         " jobs wait already; wait for room, or submit later");
+  raise(exceptions::get().pool_full,
+        "the pool is full: max_pending=" + std::to_string(core.engine().max_pending()) +
+            " jobs wait already; wait for room, or submit later");
 }
 
 }  // namespace
@@ -63,7 +65,7 @@ PyObject* submit_to(loop_channel& channel, const submitted_call& call, worker_po
   try {
     if (!prepare(core, *j, call, how)) throw py::error_already_set();
     const auto answer = channel.submit(*j, policy);
-    if (j->destination == nullptr) raise_not_accepted(answer, core.engine(), how);
+    if (j->destination == nullptr) raise_not_accepted(answer, core, how);
     place.is_taken();
   } catch (...) {
     Py_DECREF(future);
@@ -83,7 +85,7 @@ PyObject* submit_to(concurrent_channel& channel, const submitted_call& call, boo
   const auto answer = channel.submit(*j, block);
   if (answer == worker_pool::admission::accepted) return py::object(future).release().ptr();
   if (j->destination == nullptr) future.dec_ref();
-  raise_not_accepted(answer, core.engine(), manners::of_executors);
+  raise_not_accepted(answer, core, manners::of_executors);
 }
 
 }  // namespace offgil::python

@@ -27,6 +27,7 @@ struct alignas(64) worker {
   std::atomic<job*> rest{nullptr};
 
   std::atomic<const job*> current{nullptr};  // null between jobs
+  std::atomic<bool> is_busy{false};          // with a claimed portion; also while its jobs are handed back
   worker_counters counters;
   span_log spans;
 

@@ -72,7 +72,8 @@ void worker_pool::on_thread_start(unsigned index) noexcept {
 }
 
 void worker_pool::on_thread_end() noexcept {
-  for (lane* each : std::exchange(this_worker, nullptr)->lanes_entered) each->retire();
+  for (lane* each : this_worker->lanes_entered) each->retire();  // may run code that asks whose thread this is
+  this_worker = nullptr;
 }
 
 worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wake) {
@@ -398,6 +399,7 @@ bool worker_pool::is_idle() const noexcept {
 
 void worker_pool::run(worker& self, job_list jobs) noexcept {
   job* next = jobs.release();
+  self.is_busy.store(true, std::memory_order_relaxed);
   while (next != nullptr) {
     job& j = *next;
     // From here on the rest may be taken over, by the sentinel or a withdrawal. A withdrawal that came before
@@ -410,6 +412,7 @@ void worker_pool::run(worker& self, job_list jobs) noexcept {
     next = self.rest.exchange(nullptr, std::memory_order_acquire);
   }
   self.leave_lane();
+  self.is_busy.store(false, std::memory_order_relaxed);
 }
 
 void worker_pool::withdraw_portion(worker& self, job& first) noexcept {
@@ -603,15 +606,16 @@ void worker_pool::recover_overdue() noexcept {
   if (clock::now() - last_look_ > 2 * sentinel_period) recover_stuck_portions();
 }
 
-// For every worker that is still at the job it was at one tick ago: it searches no more, and what stood
-// behind that job is queued again in its old place.
+// For every worker that is still at the job it was at one tick ago, or at handing it back, which may take as
+// long where callbacks run inside push(): it searches no more, and what stood behind that job is queued again
+// in its old place.
 worker_pool::stuck worker_pool::recover_stuck_portions() noexcept {
   stuck found;
   last_look_ = clock::now();
   for (const auto& each : workers_) {
     const std::uint64_t started = each->counters.started.load(std::memory_order_relaxed);
     const bool same_job = std::exchange(each->started_at_last_tick, started) == started;
-    if (same_job && each->current.load(std::memory_order_relaxed) != nullptr) {
+    if (same_job && each->is_busy.load(std::memory_order_relaxed)) {
       stop_searching(*each);
       job_list behind(each->rest.exchange(nullptr, std::memory_order_acq_rel));
       found.recovered += behind.size();

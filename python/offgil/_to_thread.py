@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -13,6 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _pool: Pool | None = None
+_making = threading.Lock()
 
 
 async def to_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -29,14 +31,17 @@ async def to_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 def _shared_pool() -> Pool:
     global _pool
     if _pool is None:
-        _pool = Pool(default_max_workers(), name="offgil-shared")
+        with _making:
+            if _pool is None:
+                _pool = Pool(default_max_workers(), name="offgil-shared")
     return _pool
 
 
 def _forget_pool() -> None:
     """In a forked child, which has none of its threads."""
-    global _pool
+    global _pool, _making
     _pool = None
+    _making = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget_pool)
