@@ -79,6 +79,17 @@ async def test_outside_of_the_block_nothing_is_noted(pool: offgil.Pool, tmp_path
     assert not any(e["ph"] == "X" for e in load(tmp_path / "trace.json")["traceEvents"])
 
 
+async def test_one_at_a_time(pool: offgil.Pool, tmp_path: Path) -> None:
+    """A second one is an error, and the first one goes on."""
+    with pool.trace(tmp_path / "trace.json"):
+        with pytest.raises(RuntimeError, match="already"), pool.trace(tmp_path / "other.json"):
+            pass
+        await pool.submit(echo, 1)
+        await asyncio.sleep(0)
+    events = load(tmp_path / "trace.json")["traceEvents"]
+    assert sum(event.get("cat") == "run" for event in events) == 1
+
+
 async def test_bad_arguments(pool: offgil.Pool, tmp_path: Path) -> None:
     """They are errors at the call, before anything is noted."""
     with pytest.raises(FileNotFoundError):

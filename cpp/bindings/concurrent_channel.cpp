@@ -10,9 +10,6 @@
 namespace offgil::python {
 namespace {
 
-// How long a wait may go without a look at whether a signal has come.
-constexpr std::chrono::milliseconds between_signals{50};
-
 concurrent_job& as_concurrent(job& j) noexcept { return static_cast<concurrent_job&>(j); }
 
 void throw_if_interrupted() {
@@ -77,7 +74,9 @@ bool concurrent_channel::wait_for_room(concurrent_job& j) {
       admitted = core_.engine().wait_until_admitted(j, between_signals);
     }
     if (PyErr_CheckSignals() == 0) continue;
+    py::object interrupt = take_raised();
     withdraw(j);
+    restore_raised(std::move(interrupt));
     throw py::error_already_set();
   }
   return j.refused == refusal::none;
@@ -153,19 +152,18 @@ void concurrent_channel::bell::wake() noexcept { of_.dispatcher_->announce(of_, 
 
 void concurrent_channel::bring() noexcept {
   const auto alive = held_core_;
-  do {
-    job_list arrived = observed_.take();
-    while (!arrived.empty()) end(as_concurrent(arrived.pop_front()));
-  } while (!observed_.fall_asleep());
-  collect();
+  end_all(observed_);
+  end_all(unobserved_);
 }
 
-void concurrent_channel::collect() noexcept {
+void concurrent_channel::collect() noexcept { end_all(unobserved_); }
+
+void concurrent_channel::end_all(completion_queue& arrivals) noexcept {
   const auto alive = held_core_;
   do {
-    job_list arrived = unobserved_.take();
+    job_list arrived = arrivals.take();
     while (!arrived.empty()) end(as_concurrent(arrived.pop_front()));
-  } while (!unobserved_.fall_asleep());
+  } while (!arrivals.fall_asleep());
 }
 
 // The engine's part in the job is over. A native result that nobody has asked for stays what it is; all else

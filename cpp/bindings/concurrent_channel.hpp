@@ -34,7 +34,7 @@ class concurrent_channel final : public completion_sink, private announced {
 
   // Whether the pool has taken the job; only then it has a destination. `block`: waits for room where the
   // pool is full, with the GIL released. Throws what a signal handler raised meanwhile; the job is withdrawn
-  // then.
+  // then, unless it runs already.
   worker_pool::admission submit(concurrent_job& j, bool block);
 
   // Withdraws a job that still waits; its arguments are released at once. False: it runs or has ended.
@@ -74,6 +74,7 @@ class concurrent_channel final : public completion_sink, private announced {
   void on_dispatch() noexcept override { bring(); }
   bool wait_for_room(concurrent_job& j);
   void end(concurrent_job& j) noexcept;
+  void end_all(completion_queue& arrivals) noexcept;
   void take_place();
   void give_place_back() noexcept;
 

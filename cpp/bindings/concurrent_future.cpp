@@ -112,8 +112,8 @@ bool observe(PyObject* self) noexcept {
     const auto fresh = py::handle(base.type)();
     const auto fields = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(self, nullptr));
     if (!fields) throw py::error_already_set();
-    // An outcome must have been made before it can be entered. From the wish on, if it came in time, until the
-    // future is observed, no code of Python runs: whoever ends the job must find it observed.
+    // An outcome must have been made before it can be entered. From the wish on, if it came in time, until
+    // the future is observed, no code of Python runs: whoever ends the job must find it observed.
     const bool is_in_time = j.flag.make(completion_flag::notice);
     if (!is_in_time) take_outcome(j);
     if (j.is_observed) return true;
@@ -258,7 +258,7 @@ PyObject* publish_cancelled(PyObject* self) noexcept {
   j.is_publication_begun = true;
   j.is_published = true;
   PyObject* const answer = call_base(base.cancel, self);
-  if (answer == Py_False) return answer;  // the user has ended it
+  if (answer == Py_False) return answer;                                 // the user has ended it
   py::object raised = answer == nullptr ? take_raised() : py::object();  // by a callback; all have run
   PyObject* const told = call_base(base.notify_cancel, self);
   Py_XDECREF(told);

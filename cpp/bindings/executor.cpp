@@ -24,9 +24,6 @@
 namespace offgil::python {
 namespace {
 
-// How long a wait may go without a look at whether a signal has come.
-constexpr std::chrono::milliseconds between_signals{50};
-
 // Jobs from any thread, as concurrent futures. Guarded by the GIL.
 //
 // An executor of its own starts its threads with the first job, so that one that is made at import, as many

@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -48,6 +49,9 @@ class resident {
   // pool to their end, and before finalization. May leave an exception set: an interrupt that came meanwhile.
   virtual void leave_interpreter() noexcept = 0;
 };
+
+// How long a wait without the GIL may go without a look at whether a signal has come.
+inline constexpr std::chrono::milliseconds between_signals{50};
 
 // True once the residents have been told to leave.
 bool is_exiting() noexcept;

@@ -268,7 +268,7 @@ void pool_core::leave_interpreter() noexcept {
   for (bool finished = false; !finished;) {
     {
       const py::gil_scoped_release threads_may_need_it;
-      finished = engine_->wait_until_finished(std::chrono::milliseconds(50));
+      finished = engine_->wait_until_finished(between_signals);
     }
     if (finished || PyErr_CheckSignals() == 0) continue;
     interrupt = take_raised();
@@ -291,6 +291,7 @@ void pool_core::leave_interpreter() noexcept {
 // ---- trace ----
 
 void pool_core::start_trace(std::size_t limit) {
+  if (is_traced()) raise(PyExc_RuntimeError, "a trace of this pool is being taken already");
   deliveries_ = {};
   most_deliveries_ = limit;
   engine_->start_trace(limit);

@@ -29,8 +29,8 @@ namespace offgil {
 
 struct worker;
 
-// Owns the worker threads and every job between submit() and the push onto the job's completion queue.
-// All members are thread-safe. None blocks, except the constructor, wait_until_finished() and the destructor.
+// Owns the worker threads and every job between submit() and the push into the job's completion sink.
+// All members are thread-safe. None blocks, except the constructor, the destructor and those that say so.
 //
 // How a worker finds work. Workers live inside io_context::run(), see io_threads. A worker without work is
 // *parked* there; when called, it takes jobs from the run queue until that is empty. A *searching*

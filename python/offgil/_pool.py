@@ -134,7 +134,8 @@ class Pool(_core.Pool):
             with pool.trace("trace.json"):
                 await asyncio.gather(*(pool.submit(fn, x) for x in range(1000)))
 
-        Raises OSError for a file that cannot be written, ValueError for a ``limit`` below 1.
+        Raises OSError for a file that cannot be written, ValueError for a ``limit`` below 1, and
+        RuntimeError at the beginning of a block inside another one.
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
