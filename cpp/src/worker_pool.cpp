@@ -72,7 +72,8 @@ void worker_pool::on_thread_start(unsigned index) noexcept {
 }
 
 void worker_pool::on_thread_end() noexcept {
-  for (lane* each : this_worker->lanes_entered) each->retire();  // may run code that asks whose thread this is
+  for (lane* each : this_worker->lanes_entered)
+    each->retire();  // may run code that asks whose thread this is
   this_worker = nullptr;
 }
 
