@@ -51,7 +51,7 @@ async def _install(
 
         async def measure(executor: ThreadPoolExecutor, function: Function) -> float:
             loop.set_default_executor(executor)
-            run = partial(workloads.closed_loop, submit, function, settings.burst)
+            run = partial(workloads.closed_loop, submit, function, _jobs(settings, busy))
             return await (beside_busy_task(run) if busy else run())
 
         samples = await _compare(
@@ -80,7 +80,7 @@ async def _run_in_executor(
 
         async def measure(executor: ThreadPoolExecutor, function: Function) -> float:
             submit = workloads.run_in_executor(executor)
-            run = partial(workloads.closed_loop, submit, function, settings.burst)
+            run = partial(workloads.closed_loop, submit, function, _jobs(settings, busy))
             return await (beside_busy_task(run) if busy else run())
 
         samples = await _compare(
@@ -97,6 +97,11 @@ async def _compare(settings: Settings, standard: Measure, ours: Measure) -> Samp
     for measure in contenders.values():
         await measure()  # starts the threads, warms what learns
     return await take_turns(contenders, settings.rounds)
+
+
+def _jobs(settings: Settings, busy: bool) -> int:
+    # Beside a task that computes, each job of the standard executor takes a turn of the loop.
+    return max(settings.burst // 20, 500) if busy else settings.burst
 
 
 async def beside_busy_task(measure: Measure) -> float:
