@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -114,6 +115,15 @@ def make_executor(kind: Kind) -> Iterator[Callable[..., Any]]:
 def executor(make_executor: Callable[..., Any]) -> Any:
     """An executor of either kind with two workers."""
     return make_executor(2)
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Threads change places a hundred times as often as usual."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 100)
+    yield
+    sys.setswitchinterval(usual)
 
 
 @pytest.fixture

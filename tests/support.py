@@ -117,6 +117,13 @@ async def until(condition: Callable[[], Any], limit: float = LIMIT) -> None:
         await asyncio.sleep(0.001)
 
 
+def busy(microseconds: float) -> None:
+    """Keep this thread busy for a moment."""
+    until_then = time.perf_counter() + microseconds / 1e6
+    while time.perf_counter() < until_then:
+        pass
+
+
 def block_until(condition: Callable[[], Any], limit: float = LIMIT) -> None:
     """Block this thread, and the loop it may be running, until the condition holds."""
     give_up = time.monotonic() + limit

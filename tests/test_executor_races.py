@@ -5,18 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import random
-import sys
 import threading
-import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import pytest
 from executors import Box, Kind
-from support import LIMIT, block_until, open_fds, os_threads, rss_mib
+from support import LIMIT, block_until, busy, open_fds, os_threads, rss_mib
 
 from offgil import examples as ex
 
@@ -26,20 +24,7 @@ ROUNDS = 3000
 REFUSED = r"^cannot schedule new futures after shutdown$"
 
 
-@pytest.fixture(autouse=True)
-def impatient() -> Iterator[None]:
-    """Threads change places a hundred times as often as usual."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(usual / 100)
-    yield
-    sys.setswitchinterval(usual)
-
-
-def busy(microseconds: float) -> None:
-    """Keep this thread busy for a moment."""
-    until_then = time.perf_counter() + microseconds / 1e6
-    while time.perf_counter() < until_then:
-        pass
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def busy_with(_: Box, microseconds: float) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
-from support import DEBUG, LIMIT, Flavour, check_balance, run_in_new_loop, turns, until
+from support import DEBUG, LIMIT, Flavour, busy, check_balance, run_in_new_loop, turns, until
 
 import offgil
 from offgil import examples as ex
@@ -31,22 +30,6 @@ class Box:
 @pytest.fixture(params=[1, 2, 3])
 def seed(request: pytest.FixtureRequest) -> int:
     return int(request.param)
-
-
-@pytest.fixture
-def impatient() -> Iterator[None]:
-    """Threads change places a hundred times as often as usual."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(usual / 100)
-    yield
-    sys.setswitchinterval(usual)
-
-
-def busy(microseconds: float) -> None:
-    """Keep this thread busy for a moment."""
-    until_then = time.perf_counter() + microseconds / 1e6
-    while time.perf_counter() < until_then:
-        pass
 
 
 def busy_with(_: Box, microseconds: float) -> None:
