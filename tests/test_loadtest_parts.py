@@ -256,18 +256,19 @@ async def test_a_stall_of_the_generator_is_in_the_corrected_latencies_only() -> 
     async def job() -> bool:
         nonlocal number
         number += 1
-        if number == 50:
-            asyncio.get_running_loop().call_soon(time.sleep, 0.1)
+        if number == 20:
+            asyncio.get_running_loop().call_soon(time.sleep, 0.2)
         return True
 
-    load = opened(job, tickets=iter(range(400)))
+    load = opened(job, rate=100.0, tickets=iter(range(60)))
     await asyncio.wait_for(load.run(), 20)
-    assert load.recorder.completed == 400
-    corrected = load.recorder.corrected.histogram()
-    plain = load.recorder.latencies.histogram()
-    # A quarter of the jobs was due in that tenth of a second.
-    assert corrected.get_value_at_percentile(85) > 2 * plain.get_value_at_percentile(85)
-    assert corrected.get_value_at_percentile(99) > 50e6
+    assert load.recorder.completed == 60
+    corrected, plain = load.recorder.corrected.raw, load.recorder.latencies.raw
+    # Twenty jobs were due in that time, ten of them in its first half. A machine that stands still
+    # for a moment of its own adds to both.
+    late = sum(a - b > 90e6 for a, b in zip(corrected, plain, strict=True))
+    assert late >= 9
+    assert sum(a > 90e6 for a in corrected) >= sum(b > 90e6 for b in plain) + 9
 
 
 async def test_an_open_loop_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

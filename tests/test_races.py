@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from support import DEBUG, LIMIT, Flavour, busy, check_balance, run_in_new_loop, turns, until
+from support import DEBUG, LIMIT, Flavour, Gate, busy, check_balance, run_in_new_loop, turns, until
 
 import offgil
 from offgil import examples as ex
@@ -167,18 +167,20 @@ async def test_aclose_cancels_while_jobs_start_and_end(flavour: Flavour, impatie
     rng = random.Random(6)
     cancelled = 0
     for _ in range(60 if not DEBUG else 15):
-        pool = flavour.new_pool(2)
+        pool, gate = flavour.new_pool(2), Gate()
+        held = await gate.occupy(pool)  # so that it does not matter how long submitting takes
         ran: list[int] = []
         futures: list[Any] = [pool.submit(ran.append, i) for i in range(30)]
-        longest = 20 if not DEBUG else 400  # longer than it takes to submit the next
-        futures += [pool.submit(ex.spin, rng.uniform(0, longest)) for _ in range(100)]
+        futures += [pool.submit(ex.spin, rng.uniform(0, 20)) for _ in range(100)]
+        gate.open()
         busy(rng.uniform(0, 1500))
         await pool.aclose(cancel_pending=True)
         assert all(f.done() for f in futures)
         assert sorted(ran) == [i for i, f in enumerate(futures[:30]) if not f.cancelled()]
         stats = check_balance(pool)
         withdrawn = sum(f.cancelled() for f in futures)
-        assert (stats.completed, stats.cancelled) == (130 - withdrawn, withdrawn)
+        assert (stats.completed, stats.cancelled) == (2 + 130 - withdrawn, withdrawn)
+        assert all(f.done() for f in held)
         cancelled += withdrawn
     assert cancelled > 0, "the race did not take place"
 
