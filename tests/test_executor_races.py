@@ -103,7 +103,10 @@ def test_add_done_callback_around_completion(
     for i in range(rounds):
         current.append(executor.submit(ex.spin if native else busy, rng.uniform(0, 100)))
         go.wait(LIMIT)
-        busy(rng.uniform(0, 150))
+        if i % 4 == 0:
+            block_until(current[i].done)
+        else:
+            busy(rng.uniform(0, 150))
         late += current[i].done()
         add(i, "main")
     for future in current:

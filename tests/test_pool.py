@@ -256,7 +256,7 @@ async def test_a_waiter_cancelled_as_room_appears_passes_it_on(make_pool: MakePo
 
 
 async def test_pending_never_exceeds_the_bound(
-    make_pool: MakePool, in_thread: Callable[..., threading.Thread]
+    make_pool: MakePool, impatient: None, in_thread: Callable[..., threading.Thread]
 ) -> None:
     """However many tasks and threads push, at most max_pending jobs wait."""
     pool = make_pool(2, max_pending=5)

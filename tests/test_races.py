@@ -166,12 +166,13 @@ async def test_aclose_cancels_while_jobs_start_and_end(flavour: Flavour, impatie
     """cancel_pending at a random moment: each future ends once, with a result or cancelled."""
     rng = random.Random(6)
     cancelled = 0
-    for _ in range(60 if not DEBUG else 15):
+    for i in range(60 if not DEBUG else 16):
         pool, gate = flavour.new_pool(2), Gate()
         held = await gate.occupy(pool)  # so that it does not matter how long submitting takes
         ran: list[int] = []
         futures: list[Any] = [pool.submit(ran.append, i) for i in range(30)]
-        futures += [pool.submit(ex.spin, rng.uniform(0, 20)) for _ in range(100)]
+        longest = 400 if i % 4 == 0 else 20  # microseconds: more, or less, than the moment below
+        futures += [pool.submit(ex.spin, rng.uniform(0, longest)) for _ in range(100)]
         gate.open()
         busy(rng.uniform(0, 1500))
         await pool.aclose(cancel_pending=True)
