@@ -14,9 +14,8 @@ class Settings:
     loop: str
     rounds: int
     quick: bool
-    #: Jobs of a closed loop; RIE gets fewer, so that a round does not take it ten times as long.
+    #: Jobs of a closed loop.
     jobs: int
-    rie_jobs: int
     burst: int
     waiting_jobs: int
     lag_seconds: float
@@ -25,8 +24,8 @@ class Settings:
     def chosen(cls, loop: str, rounds: int, *, quick: bool) -> Settings:
         """Return the full sizes, or those that only show that everything runs."""
         if quick:
-            return cls(loop, 3, True, 4_000, 500, 2_000, 100_000, 0.3)
-        return cls(loop, rounds, False, 20_000, 1_500, 10_000, 1_000_000, 1.0)
+            return cls(loop, 3, True, 4_000, 2_000, 100_000, 0.3)
+        return cls(loop, rounds, False, 20_000, 10_000, 1_000_000, 1.0)
 
     def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
         """Return what makes the event loop."""

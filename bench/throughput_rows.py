@@ -47,7 +47,7 @@ async def closed(settings: Settings) -> list[Line]:
             await run(one.submit, one.echo, 500)
         samples = await take_turns(
             {
-                "rie": partial(run, who.rie.submit, who.rie.echo, settings.rie_jobs),
+                "rie": partial(run, who.rie.submit, who.rie.echo, settings.jobs),
                 "bare": partial(run, who.bare.submit, who.bare.echo, jobs),
                 "offgil": partial(run, who.offgil.submit, who.offgil.echo, jobs),
             },
@@ -102,7 +102,7 @@ async def python_callable(settings: Settings) -> list[Line]:
         before = who.pool.stats()
         samples = await take_turns(
             {
-                "rie": partial(run, who.rie.submit, echo, settings.rie_jobs),
+                "rie": partial(run, who.rie.submit, echo, settings.jobs),
                 "offgil": partial(run, who.offgil.submit, echo, settings.jobs),
             },
             settings.rounds,

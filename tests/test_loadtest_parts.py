@@ -19,7 +19,7 @@ from support import run_in_new_loop
 
 from offgil.loadtest import doors, loads, samples
 from offgil.loadtest.lag import LagProbe
-from offgil.loadtest.loads import ClosedLoop, OpenLoop
+from offgil.loadtest.loads import ClosedLoop, OpenLoop, Phase
 from offgil.loadtest.progress import Lines, Screen
 from offgil.loadtest.recorder import ErrorCount
 from offgil.loadtest.rounds import PoolCounts, Timeline
@@ -148,9 +148,12 @@ def test_a_door_is_the_one_it_says(name: str) -> None:
 # closed loop
 
 
-def closed(submit: Any, is_right: Any = bool, **options: Any) -> ClosedLoop:
-    given = {"clients": 4, "seconds": None, "tickets": None, "ramp": 0.0, **options}
-    return ClosedLoop(submit, is_right, start_ns=time.monotonic_ns(), **given)
+def a_phase(submit: Any, is_right: Any, **options: Any) -> Phase:
+    return Phase(submit=submit, is_right=is_right, start_ns=time.monotonic_ns(), **options)
+
+
+def closed(submit: Any, is_right: Any = bool, *, clients: int = 4, **options: Any) -> ClosedLoop:
+    return ClosedLoop(a_phase(submit, is_right, **options), clients=clients)
 
 
 async def test_a_closed_loop_keeps_so_many_in_flight() -> None:
@@ -223,9 +226,8 @@ async def test_jobs_that_never_end_are_abandoned(
 # open loop
 
 
-def opened(submit: Any, is_right: Any = bool, **options: Any) -> OpenLoop:
-    given = {"rate": 1000.0, "seconds": None, "tickets": None, "ramp": 0.0, **options}
-    return OpenLoop(submit, is_right, start_ns=time.monotonic_ns(), **given)
+def opened(submit: Any, is_right: Any = bool, *, rate: float = 1000.0, **options: Any) -> OpenLoop:
+    return OpenLoop(a_phase(submit, is_right, **options), rate=rate)
 
 
 def starts(load: OpenLoop, number: int) -> list[float]:

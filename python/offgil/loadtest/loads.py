@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -48,7 +49,42 @@ class Load(Protocol):
         """End the phase now; may be called on any thread."""
 
 
-class ClosedLoop:
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What both kinds of load have to know."""
+
+    submit: Submit
+    is_right: IsRight
+    start_ns: int
+    #: None: until the tickets are used up.
+    seconds: float | None = None
+    #: One for each job, shared by all loops; None: as many as it takes.
+    tickets: Iterator[int] | None = None
+    #: Seconds within which the load rises from nothing.
+    ramp: float = 0.0
+
+
+class _Generator:
+    """How both kinds of load begin, and end."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.recorder = Recorder()
+        self._submit = phase.submit
+        self._is_right = phase.is_right
+        self._start = phase.start_ns
+        self._ramp = phase.ramp
+        self._tickets = count() if phase.tickets is None else phase.tickets
+        self._end = math.inf
+        if phase.seconds is not None:
+            self._end = phase.start_ns + phase.seconds * _SECOND
+        self._patience = PATIENCE
+
+    def stop(self) -> None:
+        self._end = min(self._end, clock())
+        self._patience = _SHORT_PATIENCE
+
+
+class ClosedLoop(_Generator):
     """So many clients, each of which submits a job when its last one has ended.
 
     It slows down when the pool does, and so never sees how long a request would have waited that
@@ -56,26 +92,9 @@ class ClosedLoop:
     loops together. With ``ramp`` seconds the clients begin one after another.
     """
 
-    def __init__(
-        self,
-        submit: Submit,
-        is_right: IsRight,
-        *,
-        clients: int,
-        start_ns: int,
-        seconds: float | None,
-        tickets: Iterator[int] | None,
-        ramp: float,
-    ) -> None:
-        self.recorder = Recorder()
-        self._submit = submit
-        self._is_right = is_right
+    def __init__(self, phase: Phase, *, clients: int) -> None:
+        super().__init__(phase)
         self._clients = clients
-        self._start = start_ns
-        self._end = math.inf if seconds is None else start_ns + seconds * _SECOND
-        self._tickets = count() if tickets is None else tickets
-        self._ramp = ramp
-        self._patience = PATIENCE
         self._in_flight = 0
 
     @property
@@ -98,10 +117,6 @@ class ClosedLoop:
         for client in clients:
             if not client.cancelled():
                 client.result()
-
-    def stop(self) -> None:
-        self._end = min(self._end, clock())
-        self._patience = _SHORT_PATIENCE
 
     async def _client(self, delay: float) -> None:
         submit, is_right = self._submit, self._is_right
@@ -128,7 +143,7 @@ class ClosedLoop:
             self._in_flight -= 1
 
 
-class OpenLoop:
+class OpenLoop(_Generator):
     """A job every so often, whether or not the ones before have ended.
 
     Each has an intended start, and its latency counts from there: if the generator comes late,
@@ -138,26 +153,9 @@ class OpenLoop:
     than its latency would have been: leaving it out would make the figures prettier.
     """
 
-    def __init__(
-        self,
-        submit: Submit,
-        is_right: IsRight,
-        *,
-        rate: float,
-        start_ns: int,
-        seconds: float | None,
-        tickets: Iterator[int] | None,
-        ramp: float,
-    ) -> None:
-        self.recorder = Recorder()
-        self._submit = submit
-        self._is_right = is_right
+    def __init__(self, phase: Phase, *, rate: float) -> None:
+        super().__init__(phase)
         self._rate = rate
-        self._start = start_ns
-        self._end = math.inf if seconds is None else start_ns + seconds * _SECOND
-        self._tickets = count() if tickets is None else tickets
-        self._ramp = ramp
-        self._patience = PATIENCE
         self._starts = self._schedule()
         self._next = next(self._starts)
         self._flying: set[asyncio.Future[Any]] = set()
@@ -181,10 +179,6 @@ class OpenLoop:
         if left:
             _, left = await asyncio.wait(left, timeout=self._patience)
         await _abandon(left)
-
-    def stop(self) -> None:
-        self._end = min(self._end, clock())
-        self._patience = _SHORT_PATIENCE
 
     def _schedule(self) -> Iterator[int]:
         """Yield the intended starts: where the integral of the rate takes whole numbers."""

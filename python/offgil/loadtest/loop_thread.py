@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from offgil.loadtest.call import BoundCall
 from offgil.loadtest.doors import Door
 from offgil.loadtest.lag import LagProbe
-from offgil.loadtest.loads import ClosedLoop, IsRight, Load, OpenLoop, Submit, clock
+from offgil.loadtest.loads import ClosedLoop, IsRight, Load, OpenLoop, Phase, Submit, clock
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,17 @@ class Share:
         self, submit: Submit, is_right: IsRight, start_ns: int, *, warming_up: bool = False
     ) -> Load:
         """Make the load of one phase."""
-        seconds = self.warmup if warming_up else self.seconds
-        tickets = None if warming_up else self.tickets
-        ramp = 0.0 if warming_up else self.ramp
-        if self.rate is None:
-            return ClosedLoop(
-                submit,
-                is_right,
-                clients=self.clients or 1,
-                start_ns=start_ns,
-                seconds=seconds,
-                tickets=tickets,
-                ramp=ramp,
-            )
-        return OpenLoop(
-            submit,
-            is_right,
-            rate=self.rate,
+        phase = Phase(
+            submit=submit,
+            is_right=is_right,
             start_ns=start_ns,
-            seconds=seconds,
-            tickets=tickets,
-            ramp=ramp,
+            seconds=self.warmup if warming_up else self.seconds,
+            tickets=None if warming_up else self.tickets,
+            ramp=0.0 if warming_up else self.ramp,
         )
+        if self.rate is None:
+            return ClosedLoop(phase, clients=self.clients or 1)
+        return OpenLoop(phase, rate=self.rate)
 
 
 class LoopThread:
