@@ -253,8 +253,9 @@ def quick(report: Report, here: Interpreter) -> None:
 
 
 def python(report: Report, here: Interpreter) -> None:
-    # What runs our executors in strangers' programs is large: on the Python of .venv only.
-    for name, venv in environments(report, here, "users"):
+    # Strangers' programs that run our executors, and the web service, are large: on the Python of
+    # .venv only.
+    for name, venv in environments(report, here, "users", "service"):
         in_debug_mode = {"PYTHONASYNCIODEBUG": "1"}
         report.steps_at_once(
             {

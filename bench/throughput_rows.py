@@ -47,7 +47,7 @@ async def closed(settings: Settings) -> list[Line]:
             await run(one.submit, one.echo, 500)
         samples = await take_turns(
             {
-                "rie": partial(run, who.rie.submit, who.rie.echo, settings.jobs),
+                "rie": partial(run, who.rie.submit, who.rie.echo, jobs),
                 "bare": partial(run, who.bare.submit, who.bare.echo, jobs),
                 "offgil": partial(run, who.offgil.submit, who.offgil.echo, jobs),
             },

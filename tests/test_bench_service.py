@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support import block_until
+from support import DEBUG, block_until
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 LIMIT = 50.0
@@ -21,6 +21,7 @@ missing = [name for name in ("aiohttp", "starlette", "uvicorn") if find_spec(nam
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"),
+    pytest.mark.skipif(DEBUG, reason="what debug mode changes is not in these processes"),
 ]
 
 

@@ -249,7 +249,7 @@ def test_each_loop_has_its_own(
 
 
 # --------------------------------------------------------------------------------------------------
-# Starlette
+# Starlette and FastAPI
 
 
 async def test_a_starlette_application(set_default: SetDefault) -> None:
@@ -310,6 +310,41 @@ async def test_a_starlette_application(set_default: SetDefault) -> None:
         refused = await client.get("/number", params={"text": "many"})
         assert (refused.status_code, "many" in refused.text) == (422, True)
     check_served(app.state.executor, 101)
+
+
+async def test_a_fastapi_application(set_default: SetDefault) -> None:
+    """A dependency and an endpoint, both on the loop's executor."""
+    httpx = pytest.importorskip("httpx")
+    fastapi = pytest.importorskip("fastapi")
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        app.state.executor = set_default(asyncio.get_running_loop())
+        yield
+
+    app = fastapi.FastAPI(lifespan=lifespan)
+
+    async def checked(text: str) -> int:
+        try:
+            return await asyncio.to_thread(int, text)
+        except ValueError as error:
+            raise fastapi.HTTPException(422, str(error)) from error
+
+    @app.get("/fibonacci")
+    async def fibonacci(n: int = fastapi.Depends(checked)) -> int:
+        return await asyncio.get_running_loop().run_in_executor(None, examples.fibonacci, n)
+
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://app", timeout=LIMIT) as client,
+    ):
+        asked = (client.get("/fibonacci", params={"text": str(n)}) for n in range(50))
+        answers = await asyncio.gather(*asked)
+        assert [each.json() for each in answers] == [examples.fibonacci(n) for n in range(50)]
+        refused = await client.get("/fibonacci", params={"text": "many"})
+        assert (refused.status_code, "many" in refused.text) == (422, True)
+    check_served(app.state.executor, 100)
 
 
 # --------------------------------------------------------------------------------------------------
