@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -153,6 +155,8 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
         return []
     here, there = cpus[:2]
     jobs = 100 if settings.quick else 1_000
+    with pinned(here):
+        wake_ups = _two_wake_ups(there, jobs)
     async with (
         offgil.Pool(WORKERS, name="bench-one") as pool,
         offgil.Pool(WORKERS, name="bench-spin", spin=SPIN_SECONDS) as spinning,
@@ -172,7 +176,14 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
                 await trip()
             samples = await take_turns(trips, settings.rounds)
     return [
-        _trip("one job at a time, pinned", settings, samples, "offgil", at_most(1 / 2.5)),
+        _trip(
+            "one job at a time, pinned",
+            settings,
+            samples,
+            "offgil",
+            at_most(1 / 2.5),
+            f"; two wake-ups alone {wake_ups * 1e6:.1f} us",
+        ),
         _trip(f"the same, spin={SPIN_SECONDS:g}", settings, samples, "spin", at_most(1 / 4)),
     ]
 
@@ -206,6 +217,44 @@ async def submit(settings: Settings) -> list[Line]:
             f"{statistics.median(calls):.0f} ns",
         )
     ]
+
+
+#: Sends back what it is sent, so many times, on the CPU it is given.
+_ECHO = """
+import os, sys
+request, answer, cpu, times = map(int, sys.argv[1:])
+os.sched_setaffinity(0, {cpu})
+for _ in range(times):
+    os.eventfd_write(answer, os.eventfd_read(request))
+"""
+
+
+def _two_wake_ups(there: int, trips: int) -> float:
+    """Return the median time in which two processes wake each other in turn, in seconds.
+
+    No round trip to another thread that sleeps can be much shorter.
+    """
+    request, answer = os.eventfd(0), os.eventfd(0)
+    command = [sys.executable, "-c", _ECHO, *map(str, (request, answer, there, trips))]
+    times = []
+    with (
+        subprocess.Popen(command, pass_fds=(request, answer)) as echo,
+        select.epoll(1) as answers,
+    ):
+        try:
+            answers.register(answer)
+            for _ in range(trips):
+                started = time.perf_counter()
+                os.eventfd_write(request, 1)
+                if not answers.poll(10):
+                    raise RuntimeError("no answer from the other process")
+                os.eventfd_read(answer)
+                times.append(time.perf_counter() - started)
+        finally:
+            echo.kill()
+            os.close(request)
+            os.close(answer)
+    return statistics.median(times)
 
 
 def _pin_threads_named(prefix: str, cpu: int) -> None:
@@ -257,7 +306,9 @@ def _throughput(
     )
 
 
-def _trip(what: str, settings: Settings, samples: Samples, name: str, target: Target) -> Line:
+def _trip(
+    what: str, settings: Settings, samples: Samples, name: str, target: Target, remark: str = ""
+) -> Line:
     ours, theirs = samples.spread(name).median, samples.spread("rie").median
     return Line(
         "one",
@@ -266,5 +317,5 @@ def _trip(what: str, settings: Settings, samples: Samples, name: str, target: Ta
         "of RIE's time",
         samples.ratio(name, "rie"),
         target,
-        f"{ours * 1e6:.1f} against {theirs * 1e6:.1f} us{samples.remark()}",
+        f"{ours * 1e6:.1f} against {theirs * 1e6:.1f} us{remark}{samples.remark()}",
     )

@@ -14,13 +14,6 @@ from settings import Settings
 
 import offgil
 
-try:
-    import numpy as np
-    import zarr
-    import zarr.api.asynchronous as zarr_async
-except ImportError:
-    zarr = None
-
 #: Side of the array and of its square chunks of doubles: a chunk has 8 KiB, 900 chunks in all.
 SIDE = 960
 CHUNK = 32
@@ -28,7 +21,11 @@ CHUNK = 32
 
 async def to_thread(settings: Settings) -> list[Line]:
     """Measure zarr writing and reading compressed chunks before and after ``offgil.install()``."""
-    if zarr is None:
+    try:  # here, since the processes of other rows import this too, and some weigh themselves
+        import numpy as np
+        import zarr
+        import zarr.api.asynchronous as zarr_async
+    except ImportError:
         print("zarr is not installed: its lines are left out", file=sys.stderr)
         return []
     loop = asyncio.get_running_loop()
