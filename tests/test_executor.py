@@ -442,7 +442,10 @@ def test_a_finished_future_stays_finished(executor: Any) -> None:
     assert future.result() == 1
 
 
-def test_cancel_while_the_arguments_die(only_ours: Kind, gate: Gate) -> None:
+@pytest.mark.parametrize("look", [repr, id], ids=["observed", "only called back"])
+def test_cancel_while_the_arguments_die(
+    only_ours: Kind, gate: Gate, look: Callable[[Any], object]
+) -> None:
     """Their end runs code, during which a worker finds the job and tells who observes the future.
 
     Then cancel() told them once more: 'Future in unexpected state'.
@@ -456,6 +459,7 @@ def test_cancel_while_the_arguments_die(only_ours: Kind, gate: Gate) -> None:
             executor.submit(abs, 0).result(LIMIT)
 
     future = executor.submit(id, Argument())
+    look(future)
     seen: list[Any] = []
     future.add_done_callback(seen.append)
     assert future.cancel()

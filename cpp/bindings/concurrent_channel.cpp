@@ -169,7 +169,7 @@ void concurrent_channel::end_all(completion_queue& arrivals) noexcept {
 // The engine's part in the job is over. A native result that nobody has asked for stays what it is; all else
 // must not outlive the pool.
 void concurrent_channel::end(concurrent_job& j) noexcept {
-  if (j.is_observed) publish(j);
+  if (j.is_somebody_to_be_told()) publish(j);
   if (!j.succeeded || j.kind->in_lane() != nullptr) take_outcome(j);
   j.destination = nullptr;
   if (j.has_outcome) j.let_go_of_kind();

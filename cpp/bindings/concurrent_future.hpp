@@ -21,6 +21,9 @@ struct concurrent_job : bridge_job {
   bool is_outcome_in_the_making = false;
   PyObject* value = nullptr;
   PyObject* exception = nullptr;
+  PyObject* callbacks = nullptr;  // a list of those added before anybody observed the future, until they run
+
+  bool is_somebody_to_be_told() const noexcept { return is_observed || callbacks != nullptr; }
 };
 
 // A new pending future. Null with an exception set.
@@ -29,8 +32,8 @@ concurrent_job* create_concurrent_future() noexcept;
 // The future that a job lives in; borrowed.
 PyObject* future_of(concurrent_job& j) noexcept;
 
-// The outcome is there, the flag is set. Tells those who observe the future: waiters are notified and
-// callbacks run here. Once; later calls do nothing, also while the first, which runs Python code, goes on.
+// The outcome is there, the flag is set. Tells those who are to be told: waiters are notified and callbacks
+// run here. Once; later calls do nothing, also while the first, which runs Python code, goes on.
 void publish(concurrent_job& j) noexcept;
 
 // Makes the outcome of a job that was handed back, once, and releases the job's payload. A native result is
