@@ -47,6 +47,7 @@ pool_core::pool_core(const options& with)
       lane_(with.engine.name + with.engine.name_separator, gil_acquisitions_),
       python_kinds_(lane_),
       initializer_(with.initializer),
+      initializers_to_begin_(with.engine.workers),
       has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
   if (initializer_) {
@@ -73,7 +74,8 @@ pool_core::~pool_core() {
 
 // On a worker, with the GIL; perhaps before the constructor has ended.
 void pool_core::run_initializer() noexcept {
-  PyObject* const result = PyObject_CallNoArgs(initializer_.ptr());
+  const py::object initializer = --initializers_to_begin_ == 0 ? std::move(initializer_) : initializer_;
+  PyObject* const result = PyObject_CallNoArgs(initializer.ptr());
   Py_XDECREF(result);
   if (result != nullptr) return;
   log_exception("critical", "Exception in initializer:", {}, take_raised());

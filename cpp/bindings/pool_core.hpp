@@ -144,7 +144,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::atomic<std::uint64_t> gil_acquisitions_{0};
   gil_lane lane_;
   python_kinds python_kinds_;
-  py::object initializer_;
+  py::object initializer_;  // null when all workers have begun: it may lead to who owns the pool
+  unsigned initializers_to_begin_;
   const bool has_no_owner_;
   bool is_broken_ = false;
   bool is_buried_ = false;
