@@ -92,6 +92,10 @@ bool concurrent_channel::withdraw(concurrent_job& j) noexcept {
 
 // ---- waiting ----
 
+bool concurrent_channel::was_left_behind_by_fork() const noexcept {
+  return core_.engine().was_left_behind_by_fork();
+}
+
 bool concurrent_channel::wait(concurrent_job& j, std::optional<clock::time_point> until) {
   core_.check_not_forked();
   if (owed_.pay()) core_.engine().flush_wake_up();

@@ -67,6 +67,10 @@ concurrent_job& job_of(PyObject* future) noexcept {
   return *std::launder(reinterpret_cast<concurrent_job*>(reinterpret_cast<char*>(future) + job_offset));
 }
 
+// The same where somebody asks the future. In a forked child, where nobody brings what was in flight, it
+// finds the outcome there: if none was, PoolBroken.
+concurrent_job& asked_job_of(PyObject* future) noexcept;
+
 concurrent_channel* channel_of(const concurrent_job& j) noexcept {
   return static_cast<concurrent_channel*>(j.destination);
 }
@@ -116,7 +120,7 @@ bool hand_callbacks_over(concurrent_job& j, PyObject* fields) noexcept {
 // Makes the fields, as those of any new future. They come into being at once: making them runs Python code,
 // during which another thread may come here.
 bool observe(PyObject* self) noexcept {
-  concurrent_job& j = job_of(self);
+  concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return true;
   return guarded(false, [&] {
     const auto fresh = py::handle(base.type)();
@@ -230,7 +234,7 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     PyObject* const given = only_argument("timeout", args, nargs, kwnames);
     PyObject* const timeout = given != nullptr ? given : Py_None;
-    concurrent_job& j = job_of(self);
+    concurrent_job& j = asked_job_of(self);
     const bool brings = brings_here(j);
     if (!j.is_observed || brings) {
       const auto until = deadline(timeout);
@@ -245,6 +249,27 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
       return ask_base(give == &give_value ? base.result : base.exception, self, timeout);
     return give(j);
   });
+}
+
+// ---- after a fork ----
+
+// What a job has left in its storage when a worker was inside it is nobody's any more.
+void give_up(concurrent_job& j) noexcept {
+  guarded(0, [&] { return channel_of(j)->core().check_not_forked(), 0; });
+  py::object broken = take_raised();
+  if (j.flag.is_set()) return;
+  j.exception = broken.release().ptr();
+  j.has_outcome = true;
+  track(future_of(j));
+  j.flag.set();
+}
+
+concurrent_job& asked_job_of(PyObject* future) noexcept {
+  concurrent_job& j = job_of(future);
+  if (channel_of(j) == nullptr || !channel_of(j)->was_left_behind_by_fork()) return j;
+  if (!j.flag.is_set()) give_up(j);
+  if (j.is_somebody_to_be_told()) publish(j);
+  return j;
 }
 
 // ---- callbacks ----
@@ -323,7 +348,7 @@ PyObject* add_done_callback(PyObject* self, PyObject* const* args, Py_ssize_t na
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     PyObject* const callback = only_argument("fn", args, nargs, kwnames);
     if (callback == nullptr) throw py::type_error("missing 1 required positional argument: 'fn'");
-    concurrent_job& j = job_of(self);
+    concurrent_job& j = asked_job_of(self);
     if (!j.is_observed && !j.flag.is_set()) make_list_of_callbacks(j);
     if (j.is_observed) return call_base(base.add_done_callback, self, callback);
     if (!keep_callback(j, callback)) call_late(self, callback);
@@ -334,19 +359,19 @@ PyObject* add_done_callback(PyObject* self, PyObject* const* args, Py_ssize_t na
 // ---- state ----
 
 PyObject* done(PyObject* self, PyObject*) noexcept {
-  const concurrent_job& j = job_of(self);
+  const concurrent_job& j = asked_job_of(self);
   if (j.is_observed && !j.is_published) return call_base(base.done, self);
   return PyBool_FromLong(j.flag.is_set() ? 1 : 0);
 }
 
 PyObject* running(PyObject* self, PyObject*) noexcept {
-  const concurrent_job& j = job_of(self);
+  const concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return call_base(base.running, self);
   return PyBool_FromLong(!j.flag.is_set() && runs(j) ? 1 : 0);
 }
 
 PyObject* cancelled(PyObject* self, PyObject*) noexcept {
-  const concurrent_job& j = job_of(self);
+  const concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return call_base(base.cancelled, self);
   return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
 }
@@ -401,7 +426,7 @@ PyObject* call_cancelled(PyObject* self) noexcept {
 }
 
 PyObject* cancel(PyObject* self, PyObject*) noexcept {
-  concurrent_job& j = job_of(self);
+  concurrent_job& j = asked_job_of(self);
   concurrent_channel* const channel = channel_of(j);
   const bool withdrawn = channel != nullptr && !j.flag.is_set() && channel->withdraw(j);
   // Giving its arguments back has run Python code: the job may have come back meanwhile, and been published.
