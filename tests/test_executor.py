@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import pickle
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -468,3 +470,39 @@ def test_cancel_while_the_arguments_die(
     assert list(concurrent.futures.as_completed([future], LIMIT)) == [future]
     assert seen == [future]
     executor.shutdown()
+
+
+def test_a_finalizer_asks_for_the_result_that_is_being_made(only_ours: Kind) -> None:
+    """RuntimeError for whoever asks while his own thread converts it; then the result.
+
+    He waited for himself, without end. Up to Python 3.11 a collection runs in the conversion.
+    """
+    asked: list[str] = []
+
+    class Cycle:
+        def __init__(self, future: Future[Any]) -> None:
+            self.myself, self.future = self, future
+
+        def __del__(self) -> None:
+            try:
+                asked.append(repr(self.future.result()))
+            except RuntimeError as error:
+                asked.append(str(error))
+
+    threshold = gc.get_threshold()
+    with only_ours.new(1) as executor:
+        future = executor.submit(ex.fail, "runtime_error")
+        block_until(future.done)
+        gc.disable()
+        Cycle(future)
+        gc.set_threshold(1)
+        try:
+            with pytest.raises(RuntimeError, match=r"^fail: runtime_error"):
+                gc.enable()  # the next thing of the collector's that is made is the exception
+                future.result(LIMIT)
+        finally:
+            gc.enable()
+            gc.set_threshold(*threshold)
+        gc.collect()
+    (answer,) = asked
+    assert "while this thread converts it" in answer or sys.version_info >= (3, 12)

@@ -93,6 +93,13 @@ bool was_cancelled(const concurrent_job& j) noexcept {
   return j.state.load(std::memory_order_acquire) == job_state::cancelled && j.refused == refusal::none;
 }
 
+// For who needs the outcome to go on. Throws RuntimeError.
+void make_outcome(concurrent_job& j) {
+  if (!take_outcome(j))
+    raise(PyExc_RuntimeError,
+          "the result of a job was asked for by code that runs while this thread converts it");
+}
+
 // ---- the base's fields ----
 
 bool set_field(PyObject* fields, PyObject* name, PyObject* value) noexcept {
@@ -129,7 +136,7 @@ bool observe(PyObject* self) noexcept {
     // An outcome must have been made before it can be entered. From the wish on, if it came in time, until
     // the future is observed, no code of Python runs: whoever ends the job must find it observed.
     const bool is_in_time = j.flag.make(completion_flag::notice);
-    if (!is_in_time) take_outcome(j);
+    if (!is_in_time) make_outcome(j);
     if (j.is_observed) return true;
     if (PyDict_Update(fields.ptr(), fresh.attr("__dict__").ptr()) != 0) throw py::error_already_set();
     track(self);
@@ -243,7 +250,7 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
         throw py::error_already_set();
       }
       if (j.is_observed && brings) publish(j);
-      take_outcome(j);
+      make_outcome(j);
     }
     if (j.is_observed && (!j.is_published || j.is_the_users))
       return ask_base(give == &give_value ? base.result : base.exception, self, timeout);
@@ -542,25 +549,31 @@ PyObject* future_of(concurrent_job& j) noexcept {
   return reinterpret_cast<PyObject*>(reinterpret_cast<char*>(&j) - job_offset);
 }
 
-void take_outcome(concurrent_job& j) noexcept {
+bool take_outcome(concurrent_job& j) noexcept {
   // Making it may run Python code, and another thread come here; the job can be asked only once.
-  while (j.is_outcome_in_the_making) {
+  const auto me = std::this_thread::get_id();
+  while (j.maker != std::thread::id()) {
+    if (j.maker == me) return false;
     const py::gil_scoped_release whoever_makes_it_may_go_on;
     std::this_thread::yield();
   }
-  if (j.has_outcome) return;
-  j.is_outcome_in_the_making = true;
+  if (j.has_outcome) return true;
+  j.maker = me;
   const outcome made(j);
   j.value = Py_XNewRef(made.value());
   j.exception = Py_XNewRef(made.exception());
   j.has_outcome = true;
-  j.is_outcome_in_the_making = false;
+  j.maker = std::thread::id();
   if (j.exception != nullptr || (j.value != nullptr && PyObject_IS_GC(j.value) != 0)) track(future_of(j));
   j.discard_payload();
-  if (j.destination == nullptr) j.let_go_of_kind();
+  if (j.destination != nullptr) return true;
+  if (j.is_somebody_to_be_told()) publish(j);  // it was handed back meanwhile, by this thread
+  j.let_go_of_kind();
+  return true;
 }
 
 void publish(concurrent_job& j) noexcept {
+  if (j.maker == std::this_thread::get_id()) return;  // comes here again when the outcome is made
   if (std::exchange(j.is_publication_begun, true)) return;
   PyObject* const self = future_of(j);
   PyObject* const told = j.is_observed && !j.is_published ? tell_base(j) : invoke_kept_callbacks(self);
