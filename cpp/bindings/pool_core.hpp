@@ -130,6 +130,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
     void operator()(pool_core* dying) const noexcept;
   };
   static std::vector<std::unique_ptr<pool_core>>& graveyard() noexcept;
+  bool may_be_destroyed(std::chrono::milliseconds patience) noexcept;
   static void clear_graveyard(std::chrono::milliseconds patience) noexcept;
 
   void run_initializer() noexcept;
