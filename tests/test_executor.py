@@ -506,3 +506,39 @@ def test_a_finalizer_asks_for_the_result_that_is_being_made(only_ours: Kind) -> 
         gc.collect()
     (answer,) = asked
     assert "while this thread converts it" in answer or sys.version_info >= (3, 12)
+
+
+def test_a_time_limit_is_not_waited_out_twice(
+    only_ours: Kind, gate: Gate, in_thread: Callable[..., threading.Thread]
+) -> None:
+    """Where somebody looks at the future while result() waits, and those told of it are held up.
+
+    Then result() waited for the job, and for as long again to be told.
+    """
+    limit = 2.0
+    executor = only_ours.new(1)
+    told = threading.Event()
+    ended: list[float] = []
+
+    def wait() -> None:
+        with pytest.raises(TimeoutError):
+            future.result(limit)
+        ended.append(time.monotonic())
+
+    executor.submit(ex.echo, 0).add_done_callback(lambda _: told.wait(LIMIT))
+    hold(executor, gate, 1)
+    future = executor.submit(ex.echo, 1)
+    begun = time.monotonic()
+    thread = in_thread(wait)
+    try:
+        time.sleep(0.1)  # by then it waits
+        repr(future)
+        time.sleep(0.7 * limit)
+        gate.open()
+        came_back = time.monotonic()
+        thread.join(LIMIT)
+    finally:
+        told.set()
+    assert begun + limit <= ended[0] < came_back + limit
+    assert future.result(LIMIT) == 1
+    executor.shutdown()

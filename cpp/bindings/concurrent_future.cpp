@@ -14,7 +14,9 @@
 
 #include <structmember.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -212,6 +214,12 @@ std::optional<clock::time_point> deadline(PyObject* timeout) {
   return clock::now() + std::chrono::duration_cast<clock::duration>(at_most);
 }
 
+// What is left until a deadline, as a timeout.
+py::float_ time_until(clock::time_point end) {
+  const std::chrono::duration<double> left = end - clock::now();
+  return {std::max(left.count(), 0.0)};
+}
+
 // The base's answer, where the base has the last word. It takes a falsy exception for none.
 PyObject* ask_base(PyObject* method, PyObject* self, PyObject* timeout) {
   concurrent_job& j = job_of(self);
@@ -243,8 +251,9 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
     PyObject* const timeout = given != nullptr ? given : Py_None;
     concurrent_job& j = asked_job_of(self);
     const bool brings = brings_here(j);
+    std::optional<clock::time_point> until;
     if (!j.is_observed || brings) {
-      const auto until = deadline(timeout);
+      until = deadline(timeout);
       if (!j.flag.is_set() && !channel_of(j)->wait(j, until)) {
         PyErr_SetNone(PyExc_TimeoutError);
         throw py::error_already_set();
@@ -252,9 +261,9 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
       if (j.is_observed && brings) publish(j);
       make_outcome(j);
     }
-    if (j.is_observed && (!j.is_published || j.is_the_users))
-      return ask_base(give == &give_value ? base.result : base.exception, self, timeout);
-    return give(j);
+    if (!j.is_observed || (j.is_published && !j.is_the_users)) return give(j);
+    const auto left = until ? py::object(time_until(*until)) : py::reinterpret_borrow<py::object>(timeout);
+    return ask_base(give == &give_value ? base.result : base.exception, self, left.ptr());
   });
 }
 
