@@ -91,8 +91,10 @@ bool runs(const concurrent_job& j) noexcept {
   return seen != job_state::waiting && seen != job_state::cancelled;  // or has run, and is not back yet
 }
 
+// The engine says why it refuses a job after it has withdrawn it, and before the flag is set.
 bool was_cancelled(const concurrent_job& j) noexcept {
-  return j.state.load(std::memory_order_acquire) == job_state::cancelled && j.refused == refusal::none;
+  return (j.has_outcome || j.flag.is_set()) &&
+         j.state.load(std::memory_order_acquire) == job_state::cancelled && j.refused == refusal::none;
 }
 
 // For who needs the outcome to go on. Throws RuntimeError.
