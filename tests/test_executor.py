@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
 
 import pytest
-from executors import Box, Kind, both_sorts, hold
+from executors import Box, Kind, both_sorts, hold, hold_callbacks
 from support import LIMIT, Gate, block_until, open_fds, os_threads, until
 
 from offgil import examples as ex
@@ -525,7 +525,7 @@ def test_a_time_limit_is_not_waited_out_twice(
             future.result(limit)
         ended.append(time.monotonic())
 
-    executor.submit(ex.echo, 0).add_done_callback(lambda _: told.wait(LIMIT))
+    hold_callbacks(executor, 1, told)
     hold(executor, gate, 1)
     future = executor.submit(ex.echo, 1)
     begun = time.monotonic()

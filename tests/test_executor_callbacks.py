@@ -11,7 +11,7 @@ from concurrent.futures import Future, as_completed, wait
 from typing import Any
 
 import pytest
-from executors import Kind, both_sorts, hold
+from executors import Kind, both_sorts, hold, hold_callbacks
 from support import LIMIT, Gate, block_until
 
 from offgil import examples as ex
@@ -284,17 +284,20 @@ def test_a_callback_may_look_and_add_others(
     assert seen == ["inner", (True, True), "inner", "second"]
 
 
-def test_who_looks_before_the_callbacks_run(only_ours: Kind, gate: Gate) -> None:
+def test_who_looks_before_the_callbacks_run(only_ours: Kind) -> None:
     """Between the end of a native job and its callbacks the future is done for everybody.
 
     The base's fields, made then, say so; and the callbacks run all the same, once.
     """
     executor = only_ours.new(2)
     told = threading.Event()
-    executor.submit(ex.echo, 0).add_done_callback(lambda _: told.wait(LIMIT))  # holds them back
+    hold_callbacks(executor, 2, told)
+    gate = Gate()
+    hold(executor, gate, 2)
     future = executor.submit(ex.echo, 1)
     seen: list[Any] = []
     future.add_done_callback(seen.append)
+    gate.open()
     try:
         block_until(future.done)
         assert wait([future], LIMIT).done == {future}
