@@ -51,6 +51,7 @@ worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block)
   j.destination = this;
   const bool call = owed_.is_due_with(j.kind->estimate, in_flight_);
   const auto policy = block ? worker_pool::when_full::wait_in_line : worker_pool::when_full::refuse;
+  // Does not throw, so that the place is either kept or given back: only another priority would need memory.
   const auto answer =
       engine.submit(j, policy, call ? worker_pool::wake_up::now : worker_pool::wake_up::may_wait);
   if (answer == worker_pool::admission::in_line) {
