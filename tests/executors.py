@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support import Gate, block_until
+from support import LIMIT, Gate, block_until
 
 from offgil import examples as ex
 
@@ -53,6 +54,20 @@ def hold(executor: Any, gate: Gate, workers: int) -> list[Future[str]]:
     held = [executor.submit(gate) for _ in range(workers)]
     block_until(lambda: all(future.running() for future in held))
     return held
+
+
+def hold_callbacks(executor: Any, workers: int, told: threading.Event) -> None:
+    """Hold the thread that calls back for native jobs of ours until it is told."""
+    gate, held = Gate(), threading.Event()
+
+    def hold_it(_: Future[int]) -> None:
+        held.set()
+        told.wait(LIMIT)
+
+    hold(executor, gate, workers)
+    executor.submit(ex.echo, 0).add_done_callback(hold_it)  # which is not late: no worker is free
+    gate.open()
+    assert held.wait(LIMIT)
 
 
 # Scripts get the module of the executor as their first argument.

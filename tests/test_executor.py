@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import pickle
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
 
 import pytest
-from executors import Box, Kind, both_sorts, hold
+from executors import Box, Kind, both_sorts, hold, hold_callbacks
 from support import LIMIT, Gate, block_until, open_fds, os_threads, until
 
 from offgil import examples as ex
@@ -442,7 +444,10 @@ def test_a_finished_future_stays_finished(executor: Any) -> None:
     assert future.result() == 1
 
 
-def test_cancel_while_the_arguments_die(only_ours: Kind, gate: Gate) -> None:
+@pytest.mark.parametrize("look", [repr, id], ids=["observed", "only called back"])
+def test_cancel_while_the_arguments_die(
+    only_ours: Kind, gate: Gate, look: Callable[[Any], object]
+) -> None:
     """Their end runs code, during which a worker finds the job and tells who observes the future.
 
     Then cancel() told them once more: 'Future in unexpected state'.
@@ -456,6 +461,7 @@ def test_cancel_while_the_arguments_die(only_ours: Kind, gate: Gate) -> None:
             executor.submit(abs, 0).result(LIMIT)
 
     future = executor.submit(id, Argument())
+    look(future)
     seen: list[Any] = []
     future.add_done_callback(seen.append)
     assert future.cancel()
@@ -463,4 +469,76 @@ def test_cancel_while_the_arguments_die(only_ours: Kind, gate: Gate) -> None:
     assert concurrent.futures.wait([future], LIMIT).not_done == set()
     assert list(concurrent.futures.as_completed([future], LIMIT)) == [future]
     assert seen == [future]
+    executor.shutdown()
+
+
+def test_a_finalizer_asks_for_the_result_that_is_being_made(only_ours: Kind) -> None:
+    """RuntimeError for whoever asks while his own thread converts it; then the result.
+
+    He waited for himself, without end. Up to Python 3.11 a collection runs in the conversion.
+    """
+    asked: list[str] = []
+
+    class Cycle:
+        def __init__(self, future: Future[Any]) -> None:
+            self.myself, self.future = self, future
+
+        def __del__(self) -> None:
+            try:
+                asked.append(repr(self.future.result()))
+            except RuntimeError as error:
+                asked.append(str(error))
+
+    threshold = gc.get_threshold()
+    with only_ours.new(1) as executor:
+        future = executor.submit(ex.fail, "runtime_error")
+        block_until(future.done)
+        gc.disable()
+        Cycle(future)
+        gc.set_threshold(1)
+        try:
+            with pytest.raises(RuntimeError, match=r"^fail: runtime_error"):
+                gc.enable()  # the next thing of the collector's that is made is the exception
+                future.result(LIMIT)
+        finally:
+            gc.enable()
+            gc.set_threshold(*threshold)
+        gc.collect()
+    (answer,) = asked
+    assert "while this thread converts it" in answer or sys.version_info >= (3, 12)
+
+
+def test_a_time_limit_is_not_waited_out_twice(
+    only_ours: Kind, gate: Gate, in_thread: Callable[..., threading.Thread]
+) -> None:
+    """Where somebody looks at the future while result() waits, and those told of it are held up.
+
+    Then result() waited for the job, and for as long again to be told.
+    """
+    limit = 2.0
+    executor = only_ours.new(1)
+    told = threading.Event()
+    ended: list[float] = []
+
+    def wait() -> None:
+        with pytest.raises(TimeoutError):
+            future.result(limit)
+        ended.append(time.monotonic())
+
+    hold_callbacks(executor, 1, told)
+    hold(executor, gate, 1)
+    future = executor.submit(ex.echo, 1)
+    begun = time.monotonic()
+    thread = in_thread(wait)
+    try:
+        time.sleep(0.1)  # by then it waits
+        repr(future)
+        time.sleep(0.7 * limit)
+        gate.open()
+        came_back = time.monotonic()
+        thread.join(LIMIT)
+    finally:
+        told.set()
+    assert begun + limit <= ended[0] < came_back + limit
+    assert future.result(LIMIT) == 1
     executor.shutdown()

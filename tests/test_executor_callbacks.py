@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, as_completed, wait
 from typing import Any
 
 import pytest
-from executors import Kind, both_sorts, hold
+from executors import Kind, both_sorts, hold, hold_callbacks
 from support import LIMIT, Gate, block_until
 
 from offgil import examples as ex
@@ -206,3 +208,175 @@ def test_what_a_callback_raises_in_shutdown_is_told(
     assert cancelled
     assert len(told) == len(futures)
     assert all(r.exc_info is not None and r.exc_info[0] is KeyboardInterrupt for r in told)
+
+
+# --------------------------------------------------------------------------------------------------
+# kept beside the job, or with the base
+
+
+@both_sorts
+async def test_a_callback_makes_no_condition(
+    only_ours: Kind, echo: Callable[[int], int], gate: Gate
+) -> None:
+    """Nor does asyncio's wrapper, whose callback asks for all there is to know.
+
+    The base's fields cost more than the job; run_in_executor() was slow by them.
+    """
+    loop = asyncio.get_running_loop()
+    with only_ours.new(1) as executor:
+        hold(executor, gate, 1)
+        wrapped = [executor.submit(echo, 1), executor.submit(echo, 2)]
+        awaited = [asyncio.wrap_future(future) for future in wrapped]
+        awaited[1].cancel()
+        await asyncio.sleep(0)
+        gate.open()
+        assert await awaited[0] == 1
+        assert [vars(future) for future in wrapped] == [{}, {}]
+        assert await loop.run_in_executor(executor, echo, 3) == 3
+
+
+LOOKS: dict[str, Callable[[Future[int]], object]] = {
+    "repr": repr,
+    "wait": lambda future: wait([future], 0),
+    "field": lambda future: future._state,
+}
+
+
+@both_sorts
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_callbacks_before_and_after_a_look(
+    executor: Any, gate: Gate, echo: Callable[[int], int], look: Callable[[Future[int]], object]
+) -> None:
+    """In order and once, whoever looks at the future between two of them."""
+    hold(executor, gate, 2)
+    future = executor.submit(echo, 1)
+    seen: list[Any] = []
+    for i in range(3):
+        future.add_done_callback(lambda f, i=i: seen.append((i, f.done(), f.result(0))))
+    look(future)
+    for i in range(3, 6):
+        future.add_done_callback(lambda f, i=i: seen.append((i, f.done(), f.result(0))))
+    gate.open()
+    assert wait([future], LIMIT).done == {future}
+    block_until(lambda: len(seen) == 6)
+    assert seen == [(i, True, 1) for i in range(6)]
+    assert list(as_completed([future], LIMIT)) == [future]
+
+
+@both_sorts
+def test_a_callback_may_look_and_add_others(
+    executor: Any, gate: Gate, echo: Callable[[int], int]
+) -> None:
+    """What a callback adds runs at once, within it; wait() in a callback finds the future done."""
+    hold(executor, gate, 2)
+    future = executor.submit(echo, 1)
+    seen: list[Any] = []
+
+    def first(f: Future[int]) -> None:
+        f.add_done_callback(lambda _: seen.append("inner"))
+        seen.append((wait([f], LIMIT).done == {f}, list(as_completed([f], LIMIT)) == [f]))
+        f.add_done_callback(lambda _: seen.append("inner"))
+
+    future.add_done_callback(first)
+    future.add_done_callback(lambda _: seen.append("second"))
+    gate.open()
+    block_until(lambda: "second" in seen)
+    assert seen == ["inner", (True, True), "inner", "second"]
+
+
+def test_who_looks_before_the_callbacks_run(only_ours: Kind) -> None:
+    """Between the end of a native job and its callbacks the future is done for everybody.
+
+    The base's fields, made then, say so; and the callbacks run all the same, once.
+    """
+    executor = only_ours.new(2)
+    told = threading.Event()
+    hold_callbacks(executor, 2, told)
+    gate = Gate()
+    hold(executor, gate, 2)
+    future = executor.submit(ex.echo, 1)
+    seen: list[Any] = []
+    future.add_done_callback(seen.append)
+    gate.open()
+    try:
+        block_until(future.done)
+        assert wait([future], LIMIT).done == {future}
+        assert future.done() and future.result(0) == 1 and not future.cancel()
+        future.add_done_callback(lambda _: seen.append("late"))
+        assert seen == ["late"]
+    finally:
+        told.set()
+    block_until(lambda: len(seen) == 2)
+    executor.shutdown()
+    assert seen == ["late", future]
+
+
+def test_cancel_tells_who_looks_and_who_is_called(executor: Any, gate: Gate) -> None:
+    """Each once, in whatever order the future was looked at, called back and cancelled."""
+    hold(executor, gate, 2)
+    futures = [executor.submit(ex.echo, i) for i in range(4)]
+    seen: list[Any] = []
+    for i, future in enumerate(futures):
+        if i & 1:
+            repr(future)
+        future.add_done_callback(seen.append)
+        if i & 2:
+            repr(future)
+        assert future.cancel() and future.cancelled() and future.done()
+        assert seen == futures[: i + 1]
+    gate.open()
+    assert wait(futures, LIMIT).done == set(futures)
+    assert seen == futures
+
+
+def test_an_interrupt_in_a_callback_of_cancel(executor: Any, gate: Gate) -> None:
+    """It is raised from cancel(): it may be the user's own Ctrl-C."""
+    hold(executor, gate, 2)
+    future = executor.submit(int)
+
+    def interrupt(_: Future[int]) -> None:
+        raise KeyboardInterrupt
+
+    future.add_done_callback(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        future.cancel()
+    assert future.cancelled()
+    gate.open()
+
+
+@both_sorts
+def test_an_interrupt_in_a_late_callback(executor: Any, echo: Callable[[int], int]) -> None:
+    """It is raised from add_done_callback()."""
+    future = executor.submit(echo, 1)
+    assert future.result(LIMIT) == 1
+
+    def interrupt(_: Future[int]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        future.add_done_callback(interrupt)
+
+
+def test_the_arguments_of_add_done_callback(executor: Any) -> None:
+    """One, by position or by name."""
+    future = executor.submit(abs, -1)
+    assert future.result(LIMIT) == 1
+    seen: list[Any] = []
+    future.add_done_callback(fn=seen.append)
+    assert seen == [future]
+    for args, kwargs in (((), {}), ((1, 2), {}), ((), {"callback": print})):
+        with pytest.raises(TypeError):
+            future.add_done_callback(*args, **kwargs)
+
+
+def test_kept_callbacks_are_shown_to_the_collector(only_ours: Kind, gate: Gate) -> None:
+    """As all that a future refers to."""
+    with only_ours.new(1) as executor:
+        hold(executor, gate, 1)
+        future = executor.submit(int)
+        mark = object()
+        future.add_done_callback(lambda _, mark=mark: None)
+        assert gc.is_tracked(future)
+        (kept,) = (each for each in gc.get_referents(future) if isinstance(each, list))
+        assert mark in kept[0].__defaults__
+        gate.open()

@@ -175,6 +175,62 @@ def test_a_forked_child(kind: Kind) -> None:
     assert check_script(FORK, kind.module, str(patience(kind))) == "xx"
 
 
+FORK_AND_LOOK = (
+    PRELUDE
+    + """
+    import offgil, offgil.examples as ex
+
+    patience = float(sys.argv[2])
+    executor = ThreadPoolExecutor(1)
+    held = threading.Event()
+    running = executor.submit(held.wait, 20)
+    while not running.running():
+        time.sleep(0.001)
+    jobs = [(abs, -1), (ex.echo, 1)]
+    fresh, observed, kept = ([executor.submit(*job) for job in jobs] for _ in range(3))
+    pending = [running, *fresh, *observed, *kept]
+    concurrent.futures.wait(observed, 0)
+    called = []
+    for future in kept:
+        future.add_done_callback(called.append)
+
+    def child():
+        if concurrent.futures.wait(pending, patience).not_done:
+            print("waited for a thread that is not there", flush=True)
+            os._exit(1)
+        for future in concurrent.futures.as_completed(pending, 20):
+            assert future.done() and not (future.running() or future.cancelled() or future.cancel())
+            assert isinstance(future.exception(), offgil.PoolBroken)
+            assert "raised PoolBroken" in repr(future)
+            future.add_done_callback(called.append)
+        assert called[:2] == kept and len(called) == 2 + len(pending)
+        x()
+
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)
+        child()
+        sys.exit()
+    status = os.waitpid(pid, 0)[1]
+    held.set()
+    assert status == 0
+    assert [f.result(20) for f in pending] == [True] + 6 * [1]
+    executor.shutdown()
+    assert called == kept
+    x()
+"""
+)
+
+
+@standard_pool("a forked child waits for ever")
+def test_a_forked_child_looks_at_a_future(kind: Kind) -> None:
+    """What was pending has failed there, for wait() too, and tells so by its callbacks.
+
+    wait() waited for ever where result() raised PoolBroken.
+    """
+    assert check_script(FORK_AND_LOOK, kind.module, str(patience(kind))) == "xx"
+
+
 # --------------------------------------------------------------------------------------------------
 # 4
 

@@ -82,7 +82,10 @@ def test_cancel_around_completion(executor: Any, native: bool) -> None:
 def test_add_done_callback_around_completion(
     executor: Any, native: bool, in_thread: Callable[..., threading.Thread]
 ) -> None:
-    """Added from two threads before, while or after the job ends, each runs exactly once."""
+    """Added from two threads before, while or after the job ends, each runs exactly once.
+
+    Also where somebody looks at the future between two of them, which makes them the base's.
+    """
     rng = random.Random(3)
     rounds, each = ROUNDS // 3, 3
     go = threading.Barrier(2)
@@ -92,6 +95,8 @@ def test_add_done_callback_around_completion(
 
     def add(i: int, who: str) -> None:
         for n in range(each):
+            if n == i % (each + 1):
+                concurrent.futures.wait([current[i]], 0)
             current[i].add_done_callback(lambda f, n=n: seen.append((i, who, n)))
 
     def other() -> None:

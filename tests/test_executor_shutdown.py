@@ -16,6 +16,7 @@ import pytest
 from executors import PRELUDE, Box, Kind, both_sorts, hold
 from support import LIMIT, Gate, block_until, check_script, open_fds, os_threads, run_script
 
+import offgil
 from offgil import examples as ex
 
 REFUSED = r"^cannot schedule new futures after shutdown$"
@@ -212,6 +213,66 @@ def test_an_executor_in_a_cycle_is_collected(kind: Kind) -> None:
     del owner
     block_until(lambda: gc.collect() is not None and ref() is None)
     block_until(lambda: os_threads() == before)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_an_executor_whose_initializer_is_its_owners_method(kind: Kind, used: bool) -> None:
+    """Is collected with its owner; also while no job has started its threads.
+
+    The collector knew of no reference from an executor of ours to its initializer. A worker of the
+    standard one keeps it, and so all of them, for as long as it lives, which is for ever.
+    """
+    if used and not kind.ours:
+        pytest.skip("it is never collected")
+
+    class Owner:
+        def __init__(self) -> None:
+            self.begun = threading.Barrier(3)
+            self.executor = kind.new(2, initializer=self.begin)
+
+        def begin(self) -> None:
+            self.begun.wait(LIMIT)
+
+    before = os_threads()
+    owner = Owner()
+    if used:
+        future = owner.executor.submit(abs, -1)
+        owner.begun.wait(LIMIT)
+        assert future.result(LIMIT) == 1
+    ref = weakref.ref(owner)
+    del owner
+    block_until(lambda: gc.collect() is not None and ref() is None)
+    block_until(lambda: os_threads() == before)
+
+
+def test_a_pool_whose_initializer_is_its_owners_method() -> None:
+    """Is collected with its owner when its workers have begun."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.pool = offgil.Pool(2, initializer=self.begin)
+
+        def begin(self) -> None:
+            pass
+
+    before = os_threads()
+    ref = weakref.ref(Owner())
+    block_until(lambda: gc.collect() is not None and ref() is None)
+    block_until(lambda: os_threads() == before)
+
+
+def test_a_collection_while_an_executor_is_made(only_ours: Kind) -> None:
+    """It may come at any step, also before __init__ has run or without it."""
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(20):
+            mine = type("Mine", (only_ours.type,), {})
+            mine(1, initializer=lambda: None).shutdown()
+            mine.__new__(mine)
+            gc.collect()
+    finally:
+        gc.set_threshold(*threshold)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -341,6 +341,40 @@ def test_a_daemon_thread_may_be_killed_inside_our_frames(where: str) -> None:
         assert done.stderr.splitlines()[-1] == "ZeroDivisionError: the end", explain(done)
 
 
+# Executors whose last owner is a job of theirs: they are buried, and whoever comes by joins them.
+BURIED = """
+    import sys, threading, time
+    import offgil
+
+    sys.setswitchinterval(1e-5)
+
+    def bury_for_ever():
+        while True:
+            try:
+                executor = offgil.ThreadPoolExecutor(2)
+                executor.submit(list.clear, [executor])
+                del executor
+            except RuntimeError:  # the exit has begun
+                time.sleep(0.001)
+
+    for _ in range(4):
+        threading.Thread(target=bury_for_ever, daemon=True).start()
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_an_exit_while_others_join_what_is_buried() -> None:
+    """Either they do or the exit hook does: one destroyed what the other was waiting for.
+
+    That ended about one in six of these processes by a segmentation fault.
+    """
+    for _ in range(max(1, 40 // REPEATS)):
+        for done in runs(BURIED):
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), explain(done)
+
+
 AT_EXIT = (
     PRELUDE
     + """

@@ -31,4 +31,13 @@ T& this_object(PyObject* self) {
   return held != nullptr ? *static_cast<T*>(held) : py::cast<T&>(py::handle(self));
 }
 
+// The same for a collection, which may come before __init__ has run: then null. It may even come before the
+// instance has a layout, where py::detail::is_holder_constructed() reads through a null pointer.
+template <class T>
+T* constructed_object(PyObject* self) noexcept {
+  const auto* const instance = reinterpret_cast<const py::detail::instance*>(self);
+  if (!instance->simple_layout || !instance->simple_holder_constructed) return nullptr;
+  return static_cast<T*>(instance->simple_value_holder[0]);
+}
+
 }  // namespace offgil::python

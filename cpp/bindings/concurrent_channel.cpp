@@ -51,6 +51,7 @@ worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block)
   j.destination = this;
   const bool call = owed_.is_due_with(j.kind->estimate, in_flight_);
   const auto policy = block ? worker_pool::when_full::wait_in_line : worker_pool::when_full::refuse;
+  // Does not throw, so that the place is either kept or given back: only another priority would need memory.
   const auto answer =
       engine.submit(j, policy, call ? worker_pool::wake_up::now : worker_pool::wake_up::may_wait);
   if (answer == worker_pool::admission::in_line) {
@@ -91,6 +92,10 @@ bool concurrent_channel::withdraw(concurrent_job& j) noexcept {
 }
 
 // ---- waiting ----
+
+bool concurrent_channel::was_left_behind_by_fork() const noexcept {
+  return core_.engine().was_left_behind_by_fork();
+}
 
 bool concurrent_channel::wait(concurrent_job& j, std::optional<clock::time_point> until) {
   core_.check_not_forked();
@@ -169,7 +174,7 @@ void concurrent_channel::end_all(completion_queue& arrivals) noexcept {
 // The engine's part in the job is over. A native result that nobody has asked for stays what it is; all else
 // must not outlive the pool.
 void concurrent_channel::end(concurrent_job& j) noexcept {
-  if (j.is_observed) publish(j);
+  if (j.is_somebody_to_be_told()) publish(j);
   if (!j.succeeded || j.kind->in_lane() != nullptr) take_outcome(j);
   j.destination = nullptr;
   if (j.has_outcome) j.let_go_of_kind();

@@ -47,6 +47,9 @@ class concurrent_channel final : public completion_sink, private announced {
   // For a wait by other means: guards against the same deadlock. Throws as above.
   std::unique_ptr<waiting_room::absence> absence_for(const concurrent_job& j);
 
+  // In a forked child: nothing that was in flight ever comes back.
+  bool was_left_behind_by_fork() const noexcept;
+
   // Whether the calling thread is the dispatcher.
   bool brings_here() const noexcept { return dispatcher_->is_on_own_thread(); }
 

@@ -3,17 +3,20 @@
 // The type is made of two: a C type with the job, and concurrent.futures.Future behind it. As long as nobody
 // looks, the base's fields (its Condition above all, which costs more than all the rest) do not exist:
 // result(), exception(), cancel() and the questions about the state are answered from the job, without a
-// lock, and result() waits without the GIL.
+// lock, and result() waits without the GIL. Callbacks are kept beside the job until it comes back.
 //
-// The first touch of any field, by wait(), as_completed(), add_done_callback() or whoever knows the base's
-// inside, makes them all; from then on the future is *observed*: the base's own code answers, and the outcome
-// is put in through the base's own methods, under its Condition, so that every observer sees what he would
-// see of any other future.
+// The first touch of any field, by wait(), as_completed() or whoever knows the base's inside, makes them all;
+// from then on the future is *observed*: the base's own code answers, and the outcome is put in through the
+// base's own methods, under its Condition, so that every observer sees what he would see of any other future.
+// Kept callbacks become the base's, unless the outcome is there: then nobody can add another, and those run
+// when the job is brought.
 #include "concurrent_future.hpp"
 
 #include <structmember.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -43,6 +46,7 @@ struct base_class {
   PyObject* running;
   PyObject* cancelled;
   PyObject* cancel;
+  PyObject* add_done_callback;
   PyObject* notify_cancel;  // set_running_or_notify_cancel
   PyObject* set_result;
   PyObject* set_exception;
@@ -65,6 +69,10 @@ concurrent_job& job_of(PyObject* future) noexcept {
   return *std::launder(reinterpret_cast<concurrent_job*>(reinterpret_cast<char*>(future) + job_offset));
 }
 
+// The same where somebody asks the future. In a forked child, where nobody brings what was in flight, it
+// finds the outcome there: if none was, PoolBroken.
+concurrent_job& asked_job_of(PyObject* future) noexcept;
+
 concurrent_channel* channel_of(const concurrent_job& j) noexcept {
   return static_cast<concurrent_channel*>(j.destination);
 }
@@ -83,8 +91,17 @@ bool runs(const concurrent_job& j) noexcept {
   return seen != job_state::waiting && seen != job_state::cancelled;  // or has run, and is not back yet
 }
 
+// The engine says why it refuses a job after it has withdrawn it, and before the flag is set.
 bool was_cancelled(const concurrent_job& j) noexcept {
-  return j.state.load(std::memory_order_acquire) == job_state::cancelled && j.refused == refusal::none;
+  return (j.has_outcome || j.flag.is_set()) &&
+         j.state.load(std::memory_order_acquire) == job_state::cancelled && j.refused == refusal::none;
+}
+
+// For who needs the outcome to go on. Throws RuntimeError.
+void make_outcome(concurrent_job& j) {
+  if (!take_outcome(j))
+    raise(PyExc_RuntimeError,
+          "the result of a job was asked for by code that runs while this thread converts it");
 }
 
 // ---- the base's fields ----
@@ -103,10 +120,18 @@ bool enter_outcome(concurrent_job& j, PyObject* fields) noexcept {
          set_field(fields, state_field, cancelled ? cancelled_state : finished_state);
 }
 
+// The base's fields are there, the outcome is not: the base is told what was kept for it.
+bool hand_callbacks_over(concurrent_job& j, PyObject* fields) noexcept {
+  if (j.callbacks == nullptr) return true;
+  if (!set_field(fields, callbacks_field, j.callbacks)) return false;
+  Py_CLEAR(j.callbacks);
+  return true;
+}
+
 // Makes the fields, as those of any new future. They come into being at once: making them runs Python code,
 // during which another thread may come here.
 bool observe(PyObject* self) noexcept {
-  concurrent_job& j = job_of(self);
+  concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return true;
   return guarded(false, [&] {
     const auto fresh = py::handle(base.type)();
@@ -115,15 +140,14 @@ bool observe(PyObject* self) noexcept {
     // An outcome must have been made before it can be entered. From the wish on, if it came in time, until
     // the future is observed, no code of Python runs: whoever ends the job must find it observed.
     const bool is_in_time = j.flag.make(completion_flag::notice);
-    if (!is_in_time) take_outcome(j);
+    if (!is_in_time) make_outcome(j);
     if (j.is_observed) return true;
     if (PyDict_Update(fields.ptr(), fresh.attr("__dict__").ptr()) != 0) throw py::error_already_set();
     track(self);
     j.is_observed = true;
-    if (is_in_time) return true;
-    j.is_publication_begun = true;
-    j.is_published = true;
-    if (!enter_outcome(j, fields.ptr())) throw py::error_already_set();
+    j.is_published = !is_in_time;
+    if (!(is_in_time ? hand_callbacks_over(j, fields.ptr()) : enter_outcome(j, fields.ptr())))
+      throw py::error_already_set();
     return true;
   });
 }
@@ -171,6 +195,15 @@ PyObject* give_exception(const concurrent_job& j) noexcept {
   return nullptr;
 }
 
+// The one argument that there may be, by position or by name; null where it was left out. Throws TypeError.
+PyObject* only_argument(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  const Py_ssize_t named = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
+  if (nargs + named > 1 ||
+      (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), name) != 0))
+    throw py::type_error(std::string("takes one argument at most: ") + name);
+  return nargs + named == 1 ? args[0] : nullptr;
+}
+
 // None, or seconds. Throws TypeError.
 std::optional<clock::time_point> deadline(PyObject* timeout) {
   if (timeout == Py_None) return std::nullopt;
@@ -181,6 +214,12 @@ std::optional<clock::time_point> deadline(PyObject* timeout) {
   if (seconds > longest) return std::nullopt;
   const std::chrono::duration<double> at_most(seconds < 0 ? 0 : seconds);
   return clock::now() + std::chrono::duration_cast<clock::duration>(at_most);
+}
+
+// What is left until a deadline, as a timeout.
+py::float_ time_until(clock::time_point end) {
+  const std::chrono::duration<double> left = end - clock::now();
+  return {std::max(left.count(), 0.0)};
 }
 
 // The base's answer, where the base has the last word. It takes a falsy exception for none.
@@ -210,44 +249,147 @@ bool brings_here(const concurrent_job& j) noexcept {
 template <PyObject* (*give)(const concurrent_job&) noexcept>
 PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-    const Py_ssize_t named = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (nargs + named > 1 ||
-        (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "timeout") != 0))
-      throw py::type_error("takes one argument at most: timeout");
-    PyObject* const timeout = nargs + named == 1 ? args[0] : Py_None;
-    concurrent_job& j = job_of(self);
+    PyObject* const given = only_argument("timeout", args, nargs, kwnames);
+    PyObject* const timeout = given != nullptr ? given : Py_None;
+    concurrent_job& j = asked_job_of(self);
     const bool brings = brings_here(j);
+    std::optional<clock::time_point> until;
     if (!j.is_observed || brings) {
-      const auto until = deadline(timeout);
+      until = deadline(timeout);
       if (!j.flag.is_set() && !channel_of(j)->wait(j, until)) {
         PyErr_SetNone(PyExc_TimeoutError);
         throw py::error_already_set();
       }
       if (j.is_observed && brings) publish(j);
-      take_outcome(j);
+      make_outcome(j);
     }
-    if (j.is_observed && (!j.is_published || j.is_the_users))
-      return ask_base(give == &give_value ? base.result : base.exception, self, timeout);
-    return give(j);
+    if (!j.is_observed || (j.is_published && !j.is_the_users)) return give(j);
+    const auto left = until ? py::object(time_until(*until)) : py::reinterpret_borrow<py::object>(timeout);
+    return ask_base(give == &give_value ? base.result : base.exception, self, left.ptr());
+  });
+}
+
+// ---- after a fork ----
+
+// What a job has left in its storage when a worker was inside it is nobody's any more.
+void give_up(concurrent_job& j) noexcept {
+  guarded(0, [&] { return channel_of(j)->core().check_not_forked(), 0; });
+  py::object broken = take_raised();
+  if (j.flag.is_set()) return;
+  j.exception = broken.release().ptr();
+  j.has_outcome = true;
+  track(future_of(j));
+  j.flag.set();
+}
+
+concurrent_job& asked_job_of(PyObject* future) noexcept {
+  concurrent_job& j = job_of(future);
+  if (channel_of(j) == nullptr || !channel_of(j)->was_left_behind_by_fork()) return j;
+  if (!j.flag.is_set()) give_up(j);
+  if (j.is_somebody_to_be_told()) publish(j);
+  return j;
+}
+
+// ---- callbacks ----
+
+void log_failed_callback(PyObject* self, const py::object& raised) noexcept {
+  log_exception("error", "exception calling callback for %r", py::reinterpret_borrow<py::object>(self),
+                raised);
+}
+
+// As the base's, but a callback that raises what is no Exception costs neither the callbacks behind it nor,
+// on a thread of ours, the thread. On a thread of the user's, who has cancelled the future, it is raised in
+// the end: it may be his KeyboardInterrupt. The list may grow meanwhile.
+void call_all(PyObject* self, const py::list& callbacks) {
+  py::object first;
+  for (std::size_t i = 0; i < callbacks.size(); ++i) {
+    const py::object each = callbacks[i];
+    PyObject* const result = PyObject_CallOneArg(each.ptr(), self);
+    Py_XDECREF(result);
+    if (result != nullptr) continue;
+    py::object raised = take_raised();
+    if (PyErr_GivenExceptionMatches(raised.ptr(), PyExc_Exception) != 0 || is_thread_of_ours())
+      log_failed_callback(self, raised);
+    else if (!first)
+      first = std::move(raised);
+  }
+  if (!first) return;
+  restore_raised(std::move(first));
+  throw py::error_already_set();
+}
+
+// The base's.
+PyObject* invoke_callbacks(PyObject* self, PyObject*) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    const auto callbacks = py::reinterpret_steal<py::object>(get_field(self, callbacks_field));
+    if (!callbacks) throw py::error_already_set();
+    call_all(self, py::list(callbacks));
+    Py_RETURN_NONE;
+  });
+}
+
+// Those that the base has never heard of.
+PyObject* invoke_kept_callbacks(PyObject* self) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    const auto callbacks = py::reinterpret_steal<py::list>(std::exchange(job_of(self).callbacks, nullptr));
+    if (callbacks) call_all(self, callbacks);
+    Py_RETURN_NONE;
+  });
+}
+
+// Makes the list that keeps callbacks. It may run Python code: a collection.
+void make_list_of_callbacks(concurrent_job& j) {
+  py::list made;
+  if (j.callbacks == nullptr) j.callbacks = made.release().ptr();
+}
+
+// False: too late, the outcome is there. From the wish on no code of Python runs: whoever ends the job must
+// find the callback.
+bool keep_callback(concurrent_job& j, PyObject* callback) {
+  if (!j.flag.make(completion_flag::notice)) return false;
+  if (PyList_Append(j.callbacks, callback) != 0) throw py::error_already_set();
+  track(future_of(j));
+  return true;
+}
+
+// As the base does it, in the caller's thread.
+void call_late(PyObject* self, PyObject* callback) {
+  PyObject* const result = PyObject_CallOneArg(callback, self);
+  Py_XDECREF(result);
+  if (result != nullptr) return;
+  if (PyErr_ExceptionMatches(PyExc_Exception) == 0) throw py::error_already_set();
+  log_failed_callback(self, take_raised());
+}
+
+PyObject* add_done_callback(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                            PyObject* kwnames) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    PyObject* const callback = only_argument("fn", args, nargs, kwnames);
+    if (callback == nullptr) throw py::type_error("missing 1 required positional argument: 'fn'");
+    concurrent_job& j = asked_job_of(self);
+    if (!j.is_observed && !j.flag.is_set()) make_list_of_callbacks(j);
+    if (j.is_observed) return call_base(base.add_done_callback, self, callback);
+    if (!keep_callback(j, callback)) call_late(self, callback);
+    Py_RETURN_NONE;
   });
 }
 
 // ---- state ----
 
 PyObject* done(PyObject* self, PyObject*) noexcept {
-  const concurrent_job& j = job_of(self);
+  const concurrent_job& j = asked_job_of(self);
   if (j.is_observed && !j.is_published) return call_base(base.done, self);
   return PyBool_FromLong(j.flag.is_set() ? 1 : 0);
 }
 
 PyObject* running(PyObject* self, PyObject*) noexcept {
-  const concurrent_job& j = job_of(self);
+  const concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return call_base(base.running, self);
   return PyBool_FromLong(!j.flag.is_set() && runs(j) ? 1 : 0);
 }
 
 PyObject* cancelled(PyObject* self, PyObject*) noexcept {
-  const concurrent_job& j = job_of(self);
+  const concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return call_base(base.cancelled, self);
   return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
 }
@@ -276,41 +418,40 @@ PyObject* notify_if_cancelled(PyObject* self) noexcept {
   return call_base(base.notify_cancel, self);
 }
 
+// Puts the outcome in through the base's own methods. Null where a callback has raised.
+PyObject* tell_base(concurrent_job& j) noexcept {
+  take_outcome(j);
+  PyObject* const self = future_of(j);
+  if (j.value == nullptr && j.exception == nullptr) return publish_cancelled(self);
+  PyObject* told = j.value != nullptr ? call_base(base.set_result, self, j.value)
+                                      : call_base(base.set_exception, self, j.exception);
+  if (told == nullptr && PyErr_ExceptionMatches(exceptions::get().future_invalid_state) != 0) {
+    j.is_the_users = true;
+    PyErr_Clear();
+    told = notify_if_cancelled(self);
+  }
+  j.is_published = true;
+  return told;
+}
+
+// Tells those whom the base has never heard of.
+PyObject* call_cancelled(PyObject* self) noexcept {
+  job_of(self).is_publication_begun = true;
+  PyObject* const called = invoke_kept_callbacks(self);
+  if (called == nullptr) return nullptr;
+  Py_DECREF(called);
+  Py_RETURN_TRUE;
+}
+
 PyObject* cancel(PyObject* self, PyObject*) noexcept {
-  concurrent_job& j = job_of(self);
+  concurrent_job& j = asked_job_of(self);
   concurrent_channel* const channel = channel_of(j);
   const bool withdrawn = channel != nullptr && !j.flag.is_set() && channel->withdraw(j);
   // Giving its arguments back has run Python code: the job may have come back meanwhile, and been published.
   if (withdrawn && j.is_publication_begun) Py_RETURN_TRUE;
   if (j.is_observed) return withdrawn ? publish_cancelled(self) : call_base(base.cancel, self);
-  return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
-}
-
-// ---- callbacks ----
-
-// As the base's, but a callback that raises what is no Exception costs neither the callbacks behind it nor,
-// on a thread of ours, the thread. On a thread of the user's, who has cancelled the future, it is raised in
-// the end: it may be his KeyboardInterrupt.
-PyObject* invoke_callbacks(PyObject* self, PyObject*) noexcept {
-  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-    const auto callbacks = py::reinterpret_steal<py::object>(get_field(self, callbacks_field));
-    if (!callbacks) throw py::error_already_set();
-    const auto future = py::reinterpret_borrow<py::object>(self);
-    py::object first;
-    for (const py::handle& each : callbacks) {
-      PyObject* const result = PyObject_CallOneArg(each.ptr(), self);
-      Py_XDECREF(result);
-      if (result != nullptr) continue;
-      py::object raised = take_raised();
-      if (PyErr_GivenExceptionMatches(raised.ptr(), PyExc_Exception) != 0 || is_thread_of_ours())
-        log_exception("error", "exception calling callback for %r", future, raised);
-      else if (!first)
-        first = std::move(raised);
-    }
-    if (!first) Py_RETURN_NONE;
-    restore_raised(std::move(first));
-    return nullptr;
-  });
+  if (!withdrawn) return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
+  return call_cancelled(self);
 }
 
 // ---- life ----
@@ -320,6 +461,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(j.value);
   Py_VISIT(j.exception);
+  Py_VISIT(j.callbacks);
   return 0;
 }
 
@@ -327,6 +469,7 @@ int clear(PyObject* self) noexcept {
   concurrent_job& j = job_of(self);
   Py_CLEAR(j.value);
   Py_CLEAR(j.exception);
+  Py_CLEAR(j.callbacks);
   return 0;
 }
 
@@ -368,6 +511,9 @@ PyMethodDef methods[] = {
     {"running", &running, METH_NOARGS, "Return whether the job runs."},
     {"cancelled", &cancelled, METH_NOARGS, "Return whether the job was cancelled."},
     {"cancel", &cancel, METH_NOARGS, "Withdraw the job; return whether it never runs."},
+    {"add_done_callback", as_method(&add_done_callback), METH_FASTCALL | METH_KEYWORDS,
+     "add_done_callback($self, fn)\n--\n\n"
+     "Call `fn` with the future when it is done, once, in the order of the calls; at once if it is."},
     {"_invoke_callbacks", &invoke_callbacks, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
@@ -414,44 +560,35 @@ PyObject* future_of(concurrent_job& j) noexcept {
   return reinterpret_cast<PyObject*>(reinterpret_cast<char*>(&j) - job_offset);
 }
 
-void take_outcome(concurrent_job& j) noexcept {
+bool take_outcome(concurrent_job& j) noexcept {
   // Making it may run Python code, and another thread come here; the job can be asked only once.
-  while (j.is_outcome_in_the_making) {
+  const auto me = std::this_thread::get_id();
+  while (j.maker != std::thread::id()) {
+    if (j.maker == me) return false;
     const py::gil_scoped_release whoever_makes_it_may_go_on;
     std::this_thread::yield();
   }
-  if (j.has_outcome) return;
-  j.is_outcome_in_the_making = true;
+  if (j.has_outcome) return true;
+  j.maker = me;
   const outcome made(j);
   j.value = Py_XNewRef(made.value());
   j.exception = Py_XNewRef(made.exception());
   j.has_outcome = true;
-  j.is_outcome_in_the_making = false;
+  j.maker = std::thread::id();
   if (j.exception != nullptr || (j.value != nullptr && PyObject_IS_GC(j.value) != 0)) track(future_of(j));
   j.discard_payload();
-  if (j.destination == nullptr) j.let_go_of_kind();
+  if (j.destination != nullptr) return true;
+  if (j.is_somebody_to_be_told()) publish(j);  // it was handed back meanwhile, by this thread
+  j.let_go_of_kind();
+  return true;
 }
 
 void publish(concurrent_job& j) noexcept {
+  if (j.maker == std::this_thread::get_id()) return;  // comes here again when the outcome is made
   if (std::exchange(j.is_publication_begun, true)) return;
-  take_outcome(j);
   PyObject* const self = future_of(j);
-  PyObject* told = nullptr;
-  if (j.value != nullptr || j.exception != nullptr) {
-    told = j.value != nullptr ? call_base(base.set_result, self, j.value)
-                              : call_base(base.set_exception, self, j.exception);
-    if (told == nullptr && PyErr_ExceptionMatches(exceptions::get().future_invalid_state) != 0) {
-      j.is_the_users = true;
-      PyErr_Clear();
-      told = notify_if_cancelled(self);
-    }
-    j.is_published = true;
-  } else {
-    told = publish_cancelled(self);
-  }
-  if (told == nullptr)  // by a callback, on a thread of the user's, who waits for something else
-    log_exception("error", "exception calling callback for %r", py::reinterpret_borrow<py::object>(self),
-                  take_raised());
+  PyObject* const told = j.is_observed && !j.is_published ? tell_base(j) : invoke_kept_callbacks(self);
+  if (told == nullptr) log_failed_callback(self, take_raised());  // on a thread that waits for something else
   Py_XDECREF(told);
 }
 
@@ -465,6 +602,7 @@ void bind_concurrent_future(py::module_& m) {
                     .running = kept(future.attr("running")),
                     .cancelled = kept(future.attr("cancelled")),
                     .cancel = kept(future.attr("cancel")),
+                    .add_done_callback = kept(future.attr("add_done_callback")),
                     .notify_cancel = kept(future.attr("set_running_or_notify_cancel")),
                     .set_result = kept(future.attr("set_result")),
                     .set_exception = kept(future.attr("set_exception"))};

@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <thread>
+
 #include "bridge_job.hpp"
 #include "completion_flag.hpp"
 
@@ -18,9 +20,12 @@ struct concurrent_job : bridge_job {
   bool is_publication_begun = false;
   bool is_the_users = false;  // somebody else has ended the future; its outcome is his
   bool has_outcome = false;   // in the two below; neither: cancelled
-  bool is_outcome_in_the_making = false;
+  std::thread::id maker;      // of the outcome, while it is being made
   PyObject* value = nullptr;
   PyObject* exception = nullptr;
+  PyObject* callbacks = nullptr;  // a list of those added before anybody observed the future, until they run
+
+  bool is_somebody_to_be_told() const noexcept { return is_observed || callbacks != nullptr; }
 };
 
 // A new pending future. Null with an exception set.
@@ -29,13 +34,14 @@ concurrent_job* create_concurrent_future() noexcept;
 // The future that a job lives in; borrowed.
 PyObject* future_of(concurrent_job& j) noexcept;
 
-// The outcome is there, the flag is set. Tells those who observe the future: waiters are notified and
-// callbacks run here. Once; later calls do nothing, also while the first, which runs Python code, goes on.
+// The outcome is there, the flag is set. Tells those who are to be told: waiters are notified and callbacks
+// run here. Once; later calls do nothing, also while the first, which runs Python code, goes on.
 void publish(concurrent_job& j) noexcept;
 
 // Makes the outcome of a job that was handed back, once, and releases the job's payload. A native result is
-// made when it is asked for, by whoever asks.
-void take_outcome(concurrent_job& j) noexcept;
+// made when it is asked for, by whoever asks. False: this very thread is at it, further up its stack, and
+// Python code that it has come to asks again.
+bool take_outcome(concurrent_job& j) noexcept;
 
 void bind_concurrent_future(py::module_& m);
 

@@ -63,6 +63,11 @@ class executor {
 
   void shut_down(bool wait, bool cancel_futures);
 
+  // What the collector must know of: the initializer, until the threads have it. It often is a method of who
+  // owns the executor.
+  py::handle initializer() const noexcept { return options_.initializer; }
+  void drop_initializer() { const py::object dropped = std::move(options_.initializer); }
+
   pool_core* core() const noexcept { return core_.get(); }
   bool is_shut_down() const noexcept { return is_shut_down_; }
   bool is_broken() const noexcept { return core_ && core_->is_broken(); }
@@ -102,7 +107,10 @@ class executor {
 // Starting threads releases the GIL. Who comes meanwhile waits without it, so that the one who holds the
 // mutex can take it.
 void executor::start() {
-  pool_core::purge_all();  // not under the mutex: it may run Python code, which may submit to this executor
+  // Not under the mutex, like what dies at the end: it may run Python code, which may submit to this
+  // executor.
+  pool_core::purge_all();
+  py::object initializer;
   std::unique_lock lock(starting_, std::defer_lock);
   {
     const py::gil_scoped_release another_thread_may_be_starting;
@@ -113,6 +121,7 @@ void executor::start() {
   const auto close_again = [&made] { made->close(); };
   try {
     attach(made);
+    initializer = std::move(options_.initializer);
     check_not_shut_down();
   } catch (...) {
     close_again();
@@ -182,6 +191,26 @@ PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
   });
 }
 
+// ---- for the collector ----
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (const auto* const made = constructed_object<executor>(self)) Py_VISIT(made->initializer().ptr());
+  return 0;
+}
+
+int clear(PyObject* self) {
+  if (auto* const made = constructed_object<executor>(self)) made->drop_initializer();
+  return 0;
+}
+
+void make_collectable(PyHeapTypeObject* heap_type) {
+  PyTypeObject& type = heap_type->ht_type;
+  type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+  type.tp_traverse = &traverse;
+  type.tp_clear = &clear;
+}
+
 bool blocks_argument(const py::object& given) {
   const std::string policy = text_argument(given, "on_full");
   if (policy != "block" && policy != "raise")
@@ -222,7 +251,8 @@ void bind_executor(py::module_& m) {
                "_submit_concurrent($self, fn, /, *args, **kwargs)\n--\n\n"
                "Submit a job with a concurrent future, also on the thread of the loop that this serves.");
 
-  py::class_<executor> type(m, "Executor", "The engine behind offgil.ThreadPoolExecutor.");
+  py::class_<executor> type(m, "Executor", "The engine behind offgil.ThreadPoolExecutor.",
+                            py::custom_type_setup(&make_collectable));
   type.def(py::init(&make_executor), py::kw_only(), py::arg("workers"), py::arg("name"),
            py::arg("initializer"), py::arg("max_pending"), py::arg("on_full"), py::arg("serves_loop"),
            py::arg("pool"));

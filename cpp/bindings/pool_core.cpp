@@ -47,6 +47,7 @@ pool_core::pool_core(const options& with)
       lane_(with.engine.name + with.engine.name_separator, gil_acquisitions_),
       python_kinds_(lane_),
       initializer_(with.initializer),
+      initializers_to_begin_(with.engine.workers),
       has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
   if (initializer_) {
@@ -73,7 +74,8 @@ pool_core::~pool_core() {
 
 // On a worker, with the GIL; perhaps before the constructor has ended.
 void pool_core::run_initializer() noexcept {
-  PyObject* const result = PyObject_CallNoArgs(initializer_.ptr());
+  const py::object initializer = --initializers_to_begin_ == 0 ? std::move(initializer_) : initializer_;
+  PyObject* const result = PyObject_CallNoArgs(initializer.ptr());
   Py_XDECREF(result);
   if (result != nullptr) return;
   log_exception("critical", "Exception in initializer:", {}, take_raised());
@@ -84,9 +86,9 @@ void pool_core::run_initializer() noexcept {
 void pool_core::buried_where_it_cannot_die::operator()(pool_core* dying) const noexcept {
   std::unique_ptr<pool_core> owned(dying);
   if (!dying->is_on_own_thread()) return;
+  dying->is_buried_ = true;  // from here on the exit hook waits for its threads, of which this is one
   dying->close();
   if (dying->dispatcher_) dying->dispatcher_->let_end();
-  dying->is_buried_ = true;
   graveyard().push_back(std::move(owned));
   // Its threads end now, but for a moment that the main thread can wait. If not, later will do.
   const auto soon_on_the_main_thread = [](void*) {
@@ -101,14 +103,25 @@ std::vector<std::unique_ptr<pool_core>>& pool_core::graveyard() noexcept {
   return *leaked;
 }
 
+// True: its threads have ended, and the exit hook leaves it to the caller. False also where the exit hook has
+// begun, which does not own what is buried, and may be waiting for its threads.
+bool pool_core::may_be_destroyed(std::chrono::milliseconds patience) noexcept {
+  if (engine_->was_left_behind_by_fork() || is_on_own_thread()) return false;
+  bool finished = false;
+  {
+    const py::gil_scoped_release threads_may_need_it;
+    finished = engine_->wait_until_finished(patience);
+  }
+  if (!finished || is_exiting()) return false;
+  is_buried_ = false;
+  return true;
+}
+
 void pool_core::clear_graveyard(std::chrono::milliseconds patience) noexcept {
   // Out of reach of other threads, which come here while the GIL is released.
   auto all = std::exchange(graveyard(), {});
-  const auto ended = std::partition(all.begin(), all.end(), [patience](const auto& each) {
-    if (each->engine_->was_left_behind_by_fork() || each->is_on_own_thread()) return true;
-    const py::gil_scoped_release threads_may_need_it;
-    return !each->engine_->wait_until_finished(patience);
-  });
+  const auto ended = std::partition(
+      all.begin(), all.end(), [patience](const auto& each) { return !each->may_be_destroyed(patience); });
   graveyard().insert(graveyard().end(), std::move_iterator(all.begin()), std::move_iterator(ended));
 }
 
@@ -261,7 +274,7 @@ void pool_core::join() noexcept {
 // Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait.
 void pool_core::leave_interpreter() noexcept {
   const auto alive = weak_from_this().lock();
-  if (!alive && !is_buried_) return;  // being destroyed, which waits for the threads
+  if (!alive && !is_buried_) return;  // being destroyed, which waits for the threads; or about to be
   if (engine_->was_left_behind_by_fork()) return;
   engine_->close();
   py::object interrupt;

@@ -130,6 +130,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
     void operator()(pool_core* dying) const noexcept;
   };
   static std::vector<std::unique_ptr<pool_core>>& graveyard() noexcept;
+  bool may_be_destroyed(std::chrono::milliseconds patience) noexcept;
   static void clear_graveyard(std::chrono::milliseconds patience) noexcept;
 
   void run_initializer() noexcept;
@@ -144,7 +145,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::atomic<std::uint64_t> gil_acquisitions_{0};
   gil_lane lane_;
   python_kinds python_kinds_;
-  py::object initializer_;
+  py::object initializer_;  // null when all workers have begun: it may lead to who owns the pool
+  unsigned initializers_to_begin_;
   const bool has_no_owner_;
   bool is_broken_ = false;
   bool is_buried_ = false;
