@@ -26,6 +26,7 @@ from measuring import (
     usable_cpus,
 )
 from settings import Settings
+from wake_ups import two_wake_ups
 from workloads import JOBS, NO_SLOWER, WORKER_COUNTS, WORKERS, Function, Job
 
 import offgil
@@ -136,6 +137,7 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
     here, there = cpus[:2]
     jobs = 100 if settings.quick else 1_000
     pin_worker = partial(os.sched_setaffinity, 0, {there})
+    wake_ups = two_wake_ups(here, there, jobs)
     lines = []
     with executors(WORKERS, pin_worker) as both, pinned(here):
         for job in JOBS:
@@ -147,9 +149,8 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
                 await trip()
             samples = await take_turns(trips, settings.rounds)
             what = f"one {job.name} job at a time, pinned"
-            lines.append(
-                _time("executor-one", what, samples, at_most(TRIP_TARGETS[job.name]), 1e6, "us")
-            )
+            target = at_most(TRIP_TARGETS[job.name])
+            lines.append(_time("executor-one", what, samples, target, 1e6, f"us; {wake_ups}"))
     return lines
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from measuring import (
     usable_cpus,
 )
 from settings import Settings
+from wake_ups import two_wake_ups
 from workloads import WORKERS, Contender, contenders, run_in_executor
 
 import offgil
@@ -155,8 +154,7 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
         return []
     here, there = cpus[:2]
     jobs = 100 if settings.quick else 1_000
-    with pinned(here):
-        wake_ups = _two_wake_ups(there, jobs)
+    wake_ups = two_wake_ups(here, there, jobs)
     async with (
         offgil.Pool(WORKERS, name="bench-one") as pool,
         offgil.Pool(WORKERS, name="bench-spin", spin=SPIN_SECONDS) as spinning,
@@ -182,7 +180,7 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
             samples,
             "offgil",
             at_most(1 / 2.5),
-            f"; two wake-ups alone {wake_ups * 1e6:.1f} us",
+            f"; {wake_ups}",
         ),
         _trip(f"the same, spin={SPIN_SECONDS:g}", settings, samples, "spin", at_most(1 / 4)),
     ]
@@ -217,44 +215,6 @@ async def submit(settings: Settings) -> list[Line]:
             f"{statistics.median(calls):.0f} ns",
         )
     ]
-
-
-#: Sends back what it is sent, so many times, on the CPU it is given.
-_ECHO = """
-import os, sys
-request, answer, cpu, times = map(int, sys.argv[1:])
-os.sched_setaffinity(0, {cpu})
-for _ in range(times):
-    os.eventfd_write(answer, os.eventfd_read(request))
-"""
-
-
-def _two_wake_ups(there: int, trips: int) -> float:
-    """Return the median time in which two processes wake each other in turn, in seconds.
-
-    No round trip to another thread that sleeps can be much shorter.
-    """
-    request, answer = os.eventfd(0), os.eventfd(0)
-    command = [sys.executable, "-c", _ECHO, *map(str, (request, answer, there, trips))]
-    times = []
-    with (
-        subprocess.Popen(command, pass_fds=(request, answer)) as echo,
-        select.epoll(1) as answers,
-    ):
-        try:
-            answers.register(answer)
-            for _ in range(trips):
-                started = time.perf_counter()
-                os.eventfd_write(request, 1)
-                if not answers.poll(10):
-                    raise RuntimeError("no answer from the other process")
-                os.eventfd_read(answer)
-                times.append(time.perf_counter() - started)
-        finally:
-            echo.kill()
-            os.close(request)
-            os.close(answer)
-    return statistics.median(times)
 
 
 def _pin_threads_named(prefix: str, cpu: int) -> None:
