@@ -153,10 +153,19 @@ def test_install_without_a_loop(only_ours: Kind) -> None:
     before = os_threads()
     with pytest.raises(RuntimeError, match="loop"):
         offgil.install()
-    with pytest.raises(ValueError):
-        offgil.AsyncioExecutor(0)
-    with pytest.raises(TypeError):
-        offgil.AsyncioExecutor("two")  # type: ignore[arg-type]
+    assert os_threads() == before
+
+
+def test_bad_arguments(only_ours: Kind) -> None:
+    """Errors that name the argument; nothing is started."""
+    before = os_threads()
+    for workers in ("two", True, 0):
+        with pytest.raises((TypeError, ValueError), match="pool_or_workers"):
+            offgil.AsyncioExecutor(workers)  # type: ignore[arg-type]
+        with pytest.raises((TypeError, ValueError), match="workers"):
+            offgil.install(workers=workers)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="loop"):
+        offgil.install("loop")  # type: ignore[arg-type]
     assert os_threads() == before
 
 

@@ -40,6 +40,8 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"spin": float("nan")}, ValueError, "spin"),
     ({"spin": float("inf")}, ValueError, "spin"),
     ({"spin": "long"}, TypeError, "spin"),
+    ({"spin": True}, TypeError, "spin"),
+    ({"spin": 10**400}, ValueError, "spin"),
     ({"wrokers": 2}, TypeError, "wrokers"),
 ]
 
@@ -66,6 +68,21 @@ async def test_any_string_is_a_name(name: str) -> None:
         assert await pool.submit(ex.echo, 1) == 1
         assert await pool.submit(len, "abc") == 3
         repr(pool)
+
+
+@pytest.mark.parametrize("base", [offgil.Pool, offgil.ThreadPoolExecutor])
+async def test_a_subclass_that_submits_before_it_is_made(base: Any) -> None:
+    """It gets an error that says what is missing, and can go on from there."""
+
+    class Early(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            with pytest.raises(TypeError, match="__init__"):
+                self.submit(ex.echo, 1)
+            super().__init__(1)
+
+    Early()
+    with pytest.raises(TypeError, match="__init__"):
+        base.__new__(base).submit(ex.echo, 1)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The README has the same list; the defects of the standard pool are in test_execu
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import signal
 import sys
@@ -178,3 +179,36 @@ def test_stats(only_ours: Kind) -> None:
     s = stats()
     assert (s.submitted, s.completed, s.failed) == (104, 102, 2)
     assert s.pending == s.running == s.cancelled == s.expired == 0
+
+
+def test_the_thread_of_a_job(executor: Any, kind: Kind) -> None:
+    """Standard: a Thread. Ours: a stand-in with the worker's name, each time the same."""
+
+    def me() -> threading.Thread:
+        return threading.current_thread()
+
+    threads = {executor.submit(me).result(LIMIT) for _ in range(20)}
+    assert {type(thread).__name__ for thread in threads} == {
+        "_DummyThread" if kind.ours else "Thread"
+    }
+    assert {thread.daemon for thread in threads} == {kind.ours}
+    assert len(threads) <= executor._max_workers
+
+
+def test_what_is_inside(executor: Any, kind: Kind) -> None:
+    """Standard: a set of threads and a queue. Ours: neither; `submit` is not the base's."""
+    executor.submit(abs, -1).result(LIMIT)
+    assert {hasattr(executor, name) for name in ("_threads", "_work_queue")} == {not kind.ours}
+    standard = concurrent.futures.ThreadPoolExecutor
+    assert (type(executor).submit is standard.submit) == (not kind.ours)
+    assert isinstance(executor, standard) and type(executor).__name__ == "ThreadPoolExecutor"
+
+
+@pytest.mark.parametrize("workers", [True, 1.5])
+def test_a_number_of_workers_that_is_no_int(kind: Kind, workers: Any) -> None:
+    """Standard: accepted. Ours: TypeError."""
+    if kind.ours:
+        with pytest.raises(TypeError, match="workers"):
+            offgil.ThreadPoolExecutor(workers)
+    else:
+        concurrent.futures.ThreadPoolExecutor(workers).shutdown()

@@ -1181,10 +1181,16 @@ async def test_user_sets_the_result_first(pool: offgil.Pool, gate: Gate) -> None
 
 async def test_user_sets_an_exception_first(pool: offgil.Pool, gate: Gate) -> None:
     """set_exception by the user wins, with asyncio's checks of what it is given."""
+
+    class Odd(Exception):
+        def __new__(cls) -> Any:
+            return 3
+
     future = pool.submit(gate)
-    with pytest.raises(TypeError):
-        future.set_exception(3)  # type: ignore[arg-type]
-    assert not future.done()
+    for what in (3, Odd):
+        with pytest.raises(TypeError):
+            future.set_exception(what)  # type: ignore[arg-type]
+        assert not future.done()
 
     async def wait() -> None:
         await future
@@ -1197,6 +1203,39 @@ async def test_user_sets_an_exception_first(pool: offgil.Pool, gate: Gate) -> No
     gate.open()
     await pool.drain()
     assert isinstance(future.exception(), KeyError)
+
+
+async def test_a_cancel_that_is_refused_changes_nothing(pool: offgil.Pool, gate: Gate) -> None:
+    """cancel() with arguments that it does not take is an error; the job goes on."""
+    future: Any = pool.submit(gate)
+    waiting: Any = asyncio.create_task(asyncio.wait_for(future, LIMIT))
+    await turns()
+    for args, named in (((1, 2), {}), ((), {"foo": 1}), ((1,), {"msg": 2})):
+        with pytest.raises(TypeError):
+            future.cancel(*args, **named)
+        assert not future.done()
+    gate.open()
+    assert await waiting == "through the gate"
+
+
+async def test_stop_iteration_wakes_who_awaits(pool: offgil.Pool, gate: Gate) -> None:
+    """Where set_exception takes a StopIteration, the awaiting task hears of it at once."""
+    future = pool.submit(gate)
+
+    async def wait() -> str:
+        return await future
+
+    task = asyncio.create_task(wait())
+    await turns()
+    try:
+        future.set_exception(StopIteration())
+    except TypeError:
+        gate.open()
+        assert await asyncio.wait_for(task, LIMIT) == "through the gate"
+    else:
+        with pytest.raises(RuntimeError):
+            await asyncio.wait_for(task, LIMIT / 2)  # the gate is closed
+        gate.open()
 
 
 async def test_stop_iteration_is_treated_as_on_a_plain_future(

@@ -465,6 +465,20 @@ async def test_a_timeout_that_is_not_needed_changes_nothing(pool: offgil.Pool) -
     assert future.result() == 1
 
 
+@pytest.mark.parametrize("timeout", [0, 10**400, float("inf")])
+async def test_an_idle_pool_closes_within_any_time(make_pool: MakePool, timeout: float) -> None:
+    """Also one that has never had a job, in no time; nobody waits longer than for ever."""
+    await make_pool(1).aclose(timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1", True])
+async def test_a_bad_timeout_closes_nothing(pool: offgil.Pool, timeout: Any) -> None:
+    """aclose raises an error that names the argument."""
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        await pool.aclose(timeout=timeout)
+    assert await pool.submit(ex.echo, 1) == 1
+
+
 async def test_a_cancelled_close_can_be_called_again(pool: offgil.Pool, gate: Gate) -> None:
     """Cancelling aclose leaves a pool that takes nothing and can be closed."""
     held = await gate.occupy(pool)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import Gate, check_script, until
 
 import offgil
 from offgil.examples import echo
@@ -90,9 +92,43 @@ async def test_one_at_a_time(pool: offgil.Pool, tmp_path: Path) -> None:
     assert sum(event.get("cat") == "run" for event in events) == 1
 
 
+async def test_a_job_that_began_before_is_not_in_it(
+    pool: offgil.Pool, gate: Gate, tmp_path: Path
+) -> None:
+    """Nobody noted when it was submitted and begun."""
+    future = pool.submit(gate)
+    await until(lambda: pool.running == 1)
+    with pool.trace(tmp_path / "trace.json"):
+        gate.open()
+        await future
+        await pool.submit(echo, 1)
+    events = load(tmp_path / "trace.json")["traceEvents"]
+    assert [e["name"].rpartition(".")[2] for e in events if e.get("cat") == "run"] == ["echo"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_cannot_trace() -> None:
+    """The pool is its parent's: PoolBroken at once."""
+    check_script("""
+        import os, sys, tempfile, warnings, offgil
+        warnings.simplefilter("ignore")  # Python warns of threads and fork
+        pool = offgil.Pool(1)
+        trace = pool.trace(os.path.join(tempfile.mkdtemp(), "trace.json"))
+        child = os.fork()
+        if child == 0:
+            try:
+                trace.__enter__()
+            except offgil.PoolBroken:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    """)
+
+
 async def test_bad_arguments(pool: offgil.Pool, tmp_path: Path) -> None:
     """They are errors at the call, before anything is noted."""
     with pytest.raises(FileNotFoundError):
         pool.trace(tmp_path / "no such folder" / "trace.json")
-    with pytest.raises(ValueError, match="limit"):
-        pool.trace(tmp_path / "trace.json", limit=0)
+    for limit in (0, 2**70, 1.5, "a", True):
+        with pytest.raises((TypeError, ValueError), match="limit"):
+            pool.trace(tmp_path / "trace.json", limit=limit)  # type: ignore[arg-type]

@@ -46,10 +46,11 @@ int nice_argument(const py::object& given) {
 }
 
 std::chrono::nanoseconds spin_argument(const py::object& given) {
-  if (!PyFloat_Check(given.ptr()) && !PyLong_Check(given.ptr()))
+  if (PyBool_Check(given.ptr()) || (!PyFloat_Check(given.ptr()) && !PyLong_Check(given.ptr())))
     throw py::type_error(std::string("spin must be a number of seconds, not ") +
                          Py_TYPE(given.ptr())->tp_name);
-  const double seconds = given.cast<double>();
+  const double seconds = PyFloat_AsDouble(given.ptr());
+  PyErr_Clear();  // of an int that no double holds, which is -1 then
   if (!(seconds >= 0 && seconds <= 1)) throw py::value_error("spin must be between 0 and 1 second");
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(seconds));
 }

@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 namespace offgil::python {
 
 namespace py = pybind11;
@@ -22,22 +24,24 @@ inline void add_c_method(const py::object& type, PyMethodDef& definition) {
   type.attr(definition.ml_name) = py::reinterpret_steal<py::object>(method);
 }
 
-// The C++ object of such a method's `self`. pybind11 keeps the pointer at the front of the instance where, as
-// with our classes, there is only one; casting would look the type up on every call.
-template <class T>
-T& this_object(PyObject* self) {
-  auto* const instance = reinterpret_cast<py::detail::instance*>(self);
-  void* const held = instance->simple_layout ? instance->simple_value_holder[0] : nullptr;
-  return held != nullptr ? *static_cast<T*>(held) : py::cast<T&>(py::handle(self));
-}
-
-// The same for a collection, which may come before __init__ has run: then null. It may even come before the
-// instance has a layout, where py::detail::is_holder_constructed() reads through a null pointer.
+// The C++ object in an instance; null before __init__ has run. pybind11 keeps the pointer at the front where,
+// as with our classes, there is only one: casting would look the type up on every call, and make room for an
+// object where there is none. A collection may come even before the instance has a layout, where
+// py::detail::is_holder_constructed() reads through a null pointer.
 template <class T>
 T* constructed_object(PyObject* self) noexcept {
   const auto* const instance = reinterpret_cast<const py::detail::instance*>(self);
   if (!instance->simple_layout || !instance->simple_holder_constructed) return nullptr;
   return static_cast<T*>(instance->simple_value_holder[0]);
+}
+
+// The C++ object of such a method's `self`. Throws TypeError where a subclass has yet to call __init__.
+template <class T>
+T& this_object(PyObject* self) {
+  T* const made = constructed_object<T>(self);
+  if (made == nullptr)
+    throw py::type_error(std::string(Py_TYPE(self)->tp_name) + ".__init__() has not been called");
+  return *made;
 }
 
 }  // namespace offgil::python

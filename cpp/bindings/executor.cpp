@@ -254,8 +254,8 @@ void bind_executor(py::module_& m) {
   py::class_<executor> type(m, "Executor", "The engine behind offgil.ThreadPoolExecutor.",
                             py::custom_type_setup(&make_collectable));
   type.def(py::init(&make_executor), py::kw_only(), py::arg("workers"), py::arg("name"),
-           py::arg("initializer"), py::arg("max_pending"), py::arg("on_full"), py::arg("serves_loop"),
-           py::arg("pool"));
+           py::arg("initializer") = py::none(), py::arg("max_pending") = py::none(),
+           py::arg("on_full") = "block", py::arg("serves_loop") = false, py::arg("pool") = py::none());
   add_c_method(type, submit_method);
   add_c_method(type, submit_concurrent_method);
   // Holds the GIL, but for the wait.

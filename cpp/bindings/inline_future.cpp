@@ -271,7 +271,12 @@ PyObject* end_by_user(PyObject* method, PyObject* self, PyObject* const* args, P
   return nullptr;
 }
 
+// What the base refuses must not end the job.
 PyObject* cancel(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
+  const Py_ssize_t named = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
+  const bool is_refused = nargs + named > 1 || (named == 1 && PyUnicode_CompareWithASCIIString(
+                                                                  PyTuple_GET_ITEM(kwnames, 0), "msg") != 0);
+  if (is_refused) return call_base(base.cancel, self, args, nargs, kwnames);
   return end_by_user(base.cancel, self, args, nargs, kwnames);
 }
 
@@ -279,18 +284,25 @@ PyObject* set_result(PyObject* self, PyObject* value) noexcept {
   return end_by_user(base.set_result, self, &value, 1);
 }
 
+// Pythons differ about this one: a future that nobody knows tells. Throws what it raises.
+void check_that_base_takes(const py::object& stop_iteration, PyObject* self) {
+  using namespace py::literals;
+  const py::object future =
+      py::handle(reinterpret_cast<PyObject*>(base.type))("loop"_a = py::handle(self).attr("get_loop")());
+  future.attr("set_exception")(stop_iteration);
+  future.attr("exception")();  // or it would complain that nobody asked
+}
+
+// What the base refuses must not end the job.
 PyObject* set_exception(PyObject* self, PyObject* exception) noexcept {
-  // What the base refuses must not end the job.
-  const bool is_class = PyExceptionClass_Check(exception) != 0;
-  if (!is_class && PyExceptionInstance_Check(exception) == 0)
-    return call_base(base.set_exception, self, &exception, 1);
-  PyObject* const instance = is_class ? PyObject_CallNoArgs(exception) : Py_NewRef(exception);
-  if (instance == nullptr) return nullptr;
-  const bool refused = PyErr_GivenExceptionMatches(instance, PyExc_StopIteration) != 0;
-  PyObject* const done = refused ? call_base(base.set_exception, self, &instance, 1)
-                                 : end_by_user(base.set_exception, self, &instance, 1);
-  Py_DECREF(instance);
-  return done;
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    const auto given = py::reinterpret_borrow<py::object>(exception);
+    const py::object instance = PyExceptionClass_Check(exception) != 0 ? given() : given;
+    PyObject* argument = instance.ptr();
+    if (PyExceptionInstance_Check(argument) == 0) return call_base(base.set_exception, self, &argument, 1);
+    if (py::isinstance(instance, PyExc_StopIteration)) check_that_base_takes(instance, self);
+    return end_by_user(base.set_exception, self, &argument, 1);
+  });
 }
 
 // ---- await ----

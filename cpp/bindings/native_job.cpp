@@ -38,13 +38,13 @@ PyObject* exception_type(int kind) noexcept {
   }
 }
 
-// A plugin's text may be cut or wrongly encoded; neither may hide the error.
+// A plugin's text may be cut, wrongly encoded or without an end; none may hide the error.
 void set_exception(const offgil_error& error) noexcept {
   PyObject* const type = exception_type(error.kind);
-  PyObject* text =
-      PyUnicode_DecodeUTF8(error.message, static_cast<Py_ssize_t>(std::strlen(error.message)), "replace");
+  PyObject* text = PyUnicode_DecodeUTF8(
+      error.message, static_cast<Py_ssize_t>(strnlen(error.message, sizeof error.message)), "replace");
   if (text != nullptr && type == exceptions::get().native_error) {
-    PyObject* const plain = std::exchange(text, PyUnicode_FromFormat("%s: %U", error.type, text));
+    PyObject* const plain = std::exchange(text, PyUnicode_FromFormat("%.64s: %U", error.type, text));
     Py_DECREF(plain);
   }
   if (text == nullptr) return;

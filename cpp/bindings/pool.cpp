@@ -213,10 +213,18 @@ void bind_pool(py::module_& m) {
       "Whether the calling thread is one of the workers.");
   type.def("_counters", [](pool& self) { return stats_dict(&self.core()); }, "All counters, by name.");
   type.def(
-      "_start_trace", [](pool& self, std::size_t limit) { self.core().start_trace(limit); }, py::arg("limit"),
-      "Note from here on what at most `limit` jobs of each worker do.");
+      "_start_trace",
+      [](pool& self, std::size_t limit) {
+        self.core().check_not_forked();
+        self.core().start_trace(limit);
+      },
+      py::arg("limit"), "Note from here on what at most `limit` jobs of each worker do.");
   type.def(
-      "_stop_trace", [](pool& self) { return stop_trace(self.core()); },
+      "_stop_trace",
+      [](pool& self) {
+        self.core().check_not_forked();
+        return stop_trace(self.core());
+      },
       "Return what was noted: by worker the jobs, the deliveries, and how many jobs were too many.");
   type.def_property_readonly(
       "workers", [](pool& self) { return self.core().engine().workers(); },

@@ -31,15 +31,14 @@ struct alignas(64) worker {
   worker_counters counters;
   span_log spans;
 
-  bool searching = false;  // guarded by the pool's mutex
+  // Guarded by the pool's mutex:
+  bool searching = false;
+  std::uint64_t started_at_last_tick = 0;  // jobs, when somebody last looked whether it is still at the same
 
   // The thread's own:
   std::uint64_t withdrawals_before_claim = 0;
   lane* inside = nullptr;
   std::vector<lane*> lanes_entered;
-
-  // The sentinel's own:
-  std::uint64_t started_at_last_tick = 0;
 
   void enter(lane* wanted) {
     if (wanted == inside) return;

@@ -198,7 +198,7 @@ class worker_pool final : private io_threads::guest {
   std::atomic<std::uint64_t> cancelled_waiting_{0};
   std::atomic<std::uint64_t> rejected_{0};
   std::atomic<std::uint64_t> late_calls_{0};
-  std::atomic<std::uint64_t> withdrawals_begun_{0};  // calls of cancel_waiting()
+  std::atomic<std::uint64_t> withdrawals_begun_{0};  // of all that wait: cancel_waiting(), break_down()
   std::atomic<bool> sentinel_runs_{false};
   std::atomic<bool> closed_{false};
 

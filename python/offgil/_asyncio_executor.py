@@ -15,6 +15,16 @@ from offgil._pool import Pool
 T = TypeVar("T")
 
 
+def _number_of_workers(given: int | None, argument: str, or_else: str = "") -> int:
+    if given is None:
+        return default_max_workers()
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"{argument} must be {or_else}an int or None, not {type(given).__name__}")
+    if given <= 0:
+        raise ValueError(f"{argument} must be greater than 0, not {given}")
+    return given
+
+
 class AsyncioExecutor(ThreadPoolExecutor):
     """A `ThreadPoolExecutor` for one event loop: the first in which it is used.
 
@@ -30,27 +40,14 @@ class AsyncioExecutor(ThreadPoolExecutor):
     _made = itertools.count()
 
     def __init__(self, pool_or_workers: Pool | int | None = None) -> None:
-        pool = pool_or_workers if isinstance(pool_or_workers, Pool) else None
-        if pool is not None:
-            workers = pool.workers
-        elif pool_or_workers is None:
-            workers = default_max_workers()
+        if isinstance(pool_or_workers, Pool):
+            pool, workers = pool_or_workers, pool_or_workers.workers
         else:
-            assert not isinstance(pool_or_workers, Pool)
-            workers = pool_or_workers
-        if workers <= 0:
-            raise ValueError("the number of workers must be greater than 0")
+            pool, workers = None, _number_of_workers(pool_or_workers, "pool_or_workers", "a Pool, ")
         self._max_workers = workers
         self._thread_name_prefix = f"AsyncioExecutor-{next(self._made)}"
         _core.Executor.__init__(
-            self,
-            workers=workers,
-            name=self._thread_name_prefix,
-            initializer=None,
-            max_pending=None,
-            on_full="block",
-            serves_loop=True,
-            pool=pool,
+            self, workers=workers, name=self._thread_name_prefix, serves_loop=True, pool=pool
         )
 
     def _submit_for_map(
@@ -73,10 +70,14 @@ def install(
         async def main():
             offgil.install()
 
-    Raises RuntimeError without a loop where none runs, ValueError and TypeError for `workers`.
+    Raises RuntimeError without a loop where none runs, ValueError or TypeError for an argument that
+    makes no sense.
     """
+    workers = _number_of_workers(workers, "workers")
     if loop is None:
         loop = asyncio.get_running_loop()
+    elif not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(f"loop must be an event loop or None, not {type(loop).__name__}")
     executor = AsyncioExecutor(workers)
     loop.set_default_executor(executor)
     return executor

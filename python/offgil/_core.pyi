@@ -93,11 +93,11 @@ class Executor:
         *,
         workers: int | None,
         name: str,
-        initializer: Callable[[], object] | None,
-        max_pending: int | None,
-        on_full: str,
-        serves_loop: bool,
-        pool: Pool | None,
+        initializer: Callable[[], object] | None = None,
+        max_pending: int | None = None,
+        on_full: str = "block",
+        serves_loop: bool = False,
+        pool: Pool | None = None,
     ) -> None: ...
     def submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs

@@ -83,8 +83,6 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
             initializer=initializer_call(initializer, initargs),
             max_pending=max_pending,
             on_full=on_full,
-            serves_loop=False,
-            pool=None,
         )
 
     if TYPE_CHECKING:
@@ -159,16 +157,7 @@ class PoolExecutor(ThreadPoolExecutor):
     def __init__(self, pool: Pool, name: str) -> None:
         self._max_workers = pool.workers
         self._thread_name_prefix = name
-        _core.Executor.__init__(
-            self,
-            workers=None,
-            name=name,
-            initializer=None,
-            max_pending=None,
-            on_full="block",
-            serves_loop=False,
-            pool=pool,
-        )
+        _core.Executor.__init__(self, workers=None, name=name, pool=pool)
 
 
 class _Ahead:

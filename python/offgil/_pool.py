@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,11 @@ from offgil._trace import Trace
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Seconds that nobody waits: asyncio adds them to a time, which an int of any size could overflow.
+_FOR_EVER = 1e9
+#: Jobs of one worker in a trace, which takes some 100 bytes for each.
+_MOST_TRACED = 1_000_000_000
+
 
 def check_timeout(seconds: float) -> None:
     """Raise TypeError or ValueError unless this is a number of seconds."""
@@ -25,7 +29,7 @@ def check_timeout(seconds: float) -> None:
         raise TypeError(
             f"timeout must be a number of seconds or None, not {type(seconds).__name__}"
         )
-    if math.isnan(seconds) or seconds < 0:
+    if not seconds >= 0:
         raise ValueError(f"timeout must not be negative or NaN, but is {seconds}")
 
 
@@ -128,17 +132,20 @@ class Pool(_core.Pool):
 
         The file is in the trace-event format, for chrome://tracing or Perfetto: when each job was
         submitted, began and ended, by worker, and each delivery to an event loop. A job is in it if
-        it ends in the block, and is among the first ``limit`` of its worker. Costs about 0.1 us
-        per job inside the block, and nothing outside. One at a time.
+        it begins and ends in the block, and is among the first ``limit`` of its worker. Costs about
+        0.1 us per job inside the block, and nothing outside. One at a time.
 
             with pool.trace("trace.json"):
                 await asyncio.gather(*(pool.submit(fn, x) for x in range(1000)))
 
-        Raises OSError for a file that cannot be written, ValueError for a ``limit`` below 1, and
-        RuntimeError at the beginning of a block inside another one.
+        Raises OSError for a file that cannot be written, ValueError for a ``limit`` that is not
+        between 1 and a thousand million, and RuntimeError at the beginning of a block inside
+        another one.
         """
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}")
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"limit must be an int, not {type(limit).__name__}")
+        if not 1 <= limit <= _MOST_TRACED:
+            raise ValueError(f"limit must be between 1 and {_MOST_TRACED:,}, not {limit}")
         return Trace(path, partial(self._start_trace, limit), self._stop_trace)
 
     async def drain(self) -> None:
@@ -167,13 +174,14 @@ class Pool(_core.Pool):
         if cancel_pending:
             self._cancel_waiting()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(None if timeout is None else min(timeout, _FOR_EVER)):
                 await self._when_idle()
         except TimeoutError:
-            running = ", ".join(self._running_names()) or "none"
-            raise TimeoutError(
-                f"the pool's jobs did not end within {timeout} s; still running: {running}"
-            ) from None
+            if self.pending or self.running:  # or it is only that nobody had time to tell
+                running = ", ".join(self._running_names()) or "none"
+                raise TimeoutError(
+                    f"the pool's jobs did not end within {timeout} s; still running: {running}"
+                ) from None
         self._join()
 
     async def __aenter__(self) -> Self:
