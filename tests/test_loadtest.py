@@ -49,6 +49,10 @@ def die():
     if in_worker():
         os._exit(7)
 
+def leave():
+    if in_worker():
+        raise SystemExit(3)
+
 def touch(path):
     if in_worker():
         time.sleep(0.01)
@@ -245,6 +249,7 @@ def test_a_function_that_always_fails(loadtest: Run) -> None:
         (["no_such_module:f"], "cannot import 'no_such_module'"),
         (["offgil.examples:spin", "1", "--pool", "spin=-1"], "spin must be between"),
         (["jobs:die", "-n", "1", *QUICK], "the measuring process exited with status 7"),
+        (["jobs:leave", "-n", "1", *QUICK], "the measuring process failed with SystemExit: 3"),
     ],
 )
 def test_what_cannot_run_is_exit_code_2(loadtest: Run, words: list[str], message: str) -> None:
@@ -253,7 +258,8 @@ def test_what_cannot_run_is_exit_code_2(loadtest: Run, words: list[str], message
     assert code == 2, output
     assert "offgil: error: " in output
     assert message in output
-    assert "Traceback" not in output
+    assert "Fatal Python error" not in output
+    assert ("Traceback" in output) == ("see above" in output)
 
 
 def test_the_script_is_the_same_command(folder: Path) -> None:

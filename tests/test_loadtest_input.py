@@ -169,6 +169,10 @@ import itertools
 _numbers = itertools.count()
 def counting(): return next(_numbers)
 def failing(): raise KeyError("no such thing")
+def leaving(): raise SystemExit(3)
+class Mute(Exception):
+    def __str__(self): raise RuntimeError("do not ask")
+def mute(): raise Mute
 async def coroutine(): pass
 def awaitable(): return coroutine()
 class Box:
@@ -192,6 +196,7 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of a stranger's, by name."""
     (tmp_path / "strange_module.py").write_text(STRANGE)
     (tmp_path / "broken_module.py").write_text("1 / 0")
+    (tmp_path / "leaving_module.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
     return "strange_module"
 
@@ -201,6 +206,7 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     [
         ("no_such_module:f", "cannot import 'no_such_module'"),
         ("broken_module:f", "importing 'broken_module' raised ZeroDivisionError"),
+        ("leaving_module:f", "importing 'leaving_module' raised SystemExit: 3"),
         ("strange_module:nothing", "there is no 'nothing'; there is .*counting"),
         ("strange_module:number", "is int, which cannot be called"),
         ("strange_module:coroutine", "coroutine function"),
@@ -208,6 +214,8 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("strange_module:rude", "not deterministic"),
         ("strange_module:nan", "not deterministic"),
         ("strange_module:failing", "called directly, raised KeyError: 'no such thing'"),
+        ("strange_module:leaving", "called directly, raised SystemExit: 3"),
+        ("strange_module:mute", "raised Mute: <Mute, whose str raised RuntimeError>"),
     ],
 )
 def test_a_function_that_cannot_be_tested_is_refused(strange: str, name: str, message: str) -> None:

@@ -21,7 +21,7 @@ from offgil.loadtest import doors, loads, samples
 from offgil.loadtest.lag import LagProbe
 from offgil.loadtest.loads import ClosedLoop, OpenLoop, Phase
 from offgil.loadtest.progress import Lines, Screen
-from offgil.loadtest.recorder import ErrorCount
+from offgil.loadtest.recorder import ErrorCount, Recorder
 from offgil.loadtest.rounds import PoolCounts, Timeline
 from offgil.loadtest.samples import Samples
 from offgil.loadtest.timer import PreciseTimer
@@ -192,6 +192,20 @@ async def test_what_fails_or_is_wrong_is_counted_apart() -> None:
     assert recorder.errors["KeyError"] == ErrorCount(2, "'a'")
     assert recorder.wrong_example == "2"
     assert len(recorder.latencies) == 2
+
+
+def test_an_exception_without_a_text_is_counted() -> None:
+    """Whatever a stranger's __str__ does."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("do not ask")
+
+    recorder = Recorder()
+    recorder.note_error(Mute())
+    assert [seen.example for seen in recorder.errors.values()] == [
+        "<Mute, whose str raised RuntimeError>"
+    ]
 
 
 async def test_a_submit_that_raises_does_not_stop_the_loop() -> None:

@@ -14,10 +14,11 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from offgil.loadtest.call import BoundCall, CannotRun, bind, is_native, short
+from offgil.loadtest.call import BoundCall, CannotRun, bind, is_native, short, words
 from offgil.loadtest.doors import open_door
 from offgil.loadtest.measure import measure, new_loop
 from offgil.loadtest.plan import Configuration
@@ -27,23 +28,36 @@ def main() -> None:
     """Do what the parent asks and leave, whatever the tested function's threads are doing."""
     # Ctrl-C reaches the whole terminal's group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with os.fdopen(int(sys.argv[1]), "w", buffering=1) as output:
-        try:
-            _answer(output)
-        except CannotRun as problem:
-            _write(output, "problem", str(problem))
-        except BrokenPipeError:
-            pass  # the parent is gone
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A job that never ends would keep an ordinary exit waiting.
-    os._exit(0)
+    try:
+        with os.fdopen(int(sys.argv[1]), "w", buffering=1) as output:
+            _answer_or_say_why_not(output)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # A job that never ends would keep an ordinary exit waiting.
+        os._exit(0)
+
+
+def _answer_or_say_why_not(output: TextIO) -> None:
+    try:
+        _answer(output)
+    except CannotRun as problem:
+        _write(output, "problem", str(problem))
+    except BrokenPipeError:
+        pass  # the parent is gone
+    except BaseException as error:  # such as the SystemExit of a job, which ends its event loop
+        traceback.print_exc()
+        what = f"{type(error).__name__}: {words(error)}"
+        _write(output, "problem", f"the measuring process failed with {what}; see above")
 
 
 def _answer(output: TextIO) -> None:
-    task = json.loads(sys.stdin.buffer.readline())
+    line, _, more = _first_line().partition(b"\n")
+    task = json.loads(line)
     configurations = [Configuration.of(data) for data in task["configurations"]]
     stop = threading.Event()
+    if more:
+        stop.set()
     threading.Thread(target=_await_stop, args=(stop,), daemon=True).start()
     if task["check"]:
         _write(output, "checked", _check(configurations))
@@ -55,8 +69,17 @@ def _answer(output: TextIO) -> None:
     _write(output, "round", asdict(found))
 
 
+def _first_line() -> bytes:
+    """Return the first line that comes, and what has come after it."""
+    heard = b""
+    while b"\n" not in heard and (data := os.read(0, 65_536)):
+        heard += data
+    return heard
+
+
 def _await_stop(stop: threading.Event) -> None:
-    sys.stdin.buffer.read(1)
+    # Not sys.stdin: a daemon thread that holds its lock would stop the interpreter from leaving.
+    os.read(0, 1)
     stop.set()
 
 
