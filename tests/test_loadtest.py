@@ -248,6 +248,7 @@ def test_a_function_that_always_fails(loadtest: Run) -> None:
     [
         (["no_such_module:f"], "cannot import 'no_such_module'"),
         (["offgil.examples:spin", "1", "--pool", "spin=-1"], "spin must be between"),
+        (["offgil.examples:echo", "7", "-d", "to_thread+install", "-w", "40000"], "32768"),
         (["jobs:die", "-n", "1", *QUICK], "the measuring process exited with status 7"),
         (["jobs:leave", "-n", "1", *QUICK], "the measuring process failed with SystemExit: 3"),
     ],

@@ -18,6 +18,7 @@ from rich.console import Console
 from support import run_in_new_loop
 
 from offgil.loadtest import doors, loads, samples
+from offgil.loadtest.call import CannotRun
 from offgil.loadtest.lag import LagProbe
 from offgil.loadtest.loads import ClosedLoop, OpenLoop, Phase
 from offgil.loadtest.progress import Lines, Screen
@@ -26,6 +27,8 @@ from offgil.loadtest.rounds import PoolCounts, Timeline
 from offgil.loadtest.samples import Samples
 from offgil.loadtest.timer import PreciseTimer
 
+#: Doors of the standard library's executor, which counts nothing.
+_STANDARD = ("run_in_executor", "to_thread")
 SECOND = 1_000_000_000
 
 # --------------------------------------------------------------------------------------------------
@@ -139,9 +142,20 @@ def test_a_door_is_the_one_it_says(name: str) -> None:
 
     run_in_new_loop(main())
     stats = door.stats()
-    assert (stats is None) == (name in ("run_in_executor", "to_thread"))
+    assert (stats is None) == (name in _STANDARD)
     assert stats is None or stats.completed == 4
     door.close()
+
+
+@pytest.mark.parametrize("name", [name for name in doors.DOORS if name not in _STANDARD])
+def test_workers_that_a_pool_refuses_cannot_run(name: str) -> None:
+    """Whichever door it is; the standard library's takes any number."""
+
+    async def main() -> None:
+        doors.open_door(name, 40_000, 1).enter()
+
+    with pytest.raises(CannotRun, match="40000"):
+        run_in_new_loop(main())
 
 
 # --------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from offgil.loadtest.call import BoundCall, CannotRun, bind, is_native, short, words
-from offgil.loadtest.doors import open_door
+from offgil.loadtest.doors import Door, open_door
 from offgil.loadtest.measure import measure, new_loop
 from offgil.loadtest.plan import Configuration
 
@@ -87,16 +87,29 @@ def _check(configurations: list[Configuration]) -> list[str]:
     """Find out what cannot work before anything is measured; return a line about each call."""
     about: dict[str, str] = {}
     for configuration in configurations:
-        new_loop(configuration.loop).close()
-        open_door(
+        _try_door(configuration)
+        if str(configuration.call) not in about:
+            about[str(configuration.call)] = _describe(_bound(configuration))
+    return [f"{call}: {text}" for call, text in about.items()]
+
+
+def _try_door(configuration: Configuration) -> None:
+    loop = new_loop(configuration.loop)
+    try:
+        door = open_door(
             configuration.door,
             configuration.workers,
             configuration.loops,
             configuration.pool_options,
-        ).close()
-        if str(configuration.call) not in about:
-            about[str(configuration.call)] = _describe(_bound(configuration))
-    return [f"{call}: {text}" for call, text in about.items()]
+        )
+        loop.run_until_complete(_enter(door))
+        door.close()
+    finally:
+        loop.close()
+
+
+async def _enter(door: Door) -> None:
+    door.enter()
 
 
 def _describe(call: BoundCall) -> str:
