@@ -250,6 +250,29 @@ async def test_jobs_that_never_end_are_abandoned(
     assert (load.recorder.unfinished, load.recorder.completed) == (3, 0)
 
 
+@pytest.mark.parametrize("kind", ["closed", "open"])
+async def test_a_job_that_raises_cancelled_error_is_an_error(kind: str) -> None:
+    """Its client in a closed loop goes on; it once was gone, and nothing told of it."""
+    numbers = itertools.count(1)
+
+    async def job() -> bool:
+        if next(numbers) % 2:
+            raise asyncio.CancelledError
+        return True
+
+    tickets = iter(range(20))
+    load = (
+        closed(job, clients=2, tickets=tickets)
+        if kind == "closed"
+        else opened(job, tickets=tickets, rate=1e5)
+    )
+    await asyncio.wait_for(load.run(), 10)
+    recorder = load.recorder
+    assert (recorder.completed, recorder.failed, recorder.unfinished) == (10, 10, 0)
+    assert list(recorder.errors) == ["asyncio.exceptions.CancelledError"]
+    assert load.in_flight == 0
+
+
 # --------------------------------------------------------------------------------------------------
 # open loop
 
