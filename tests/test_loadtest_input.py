@@ -48,6 +48,9 @@ BAD_COMMANDS = [
     (f"{SPIN} 1 --assert p99<5", "'5' is no duration"),
     (f"{SPIN} 1 --assert errors==few", "'few' is no number"),
     (f"{SPIN} 1 --assert speed>1", "no figure 'speed' to assert; there are the times p50, "),
+    (f"{SPIN} 1 --assert lag_mean<1s", "no figure 'lag_mean' to assert"),
+    (f"{SPIN} 1 --assert cpu_x_per_job<1s", "no figure 'cpu_x_per_job' to assert"),
+    (f"{SPIN} 1 --assert p1000<1s", "no figure 'p1000' to assert"),
     (f"{SPIN} 1 --compare a.json b.json", "measures nothing"),
     (f"{SPIN} {','.join(map(str, range(1001)))}", "1001 configurations: more than 1000"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from loadtest_made_up import a_report, a_result, a_round, histogram
 import offgil
 from offgil.__main__ import main
 from offgil.loadtest import assertion, html
+from offgil.loadtest.call import CannotRun
 from offgil.loadtest.report import Report
 from offgil.loadtest.results import Result
 from offgil.loadtest.rounds import Timeline
@@ -164,6 +166,23 @@ def test_an_assertion_about_what_nobody_counts_fails() -> None:
     assert assertion.failures([parsed], [counted]) == []
     (failure,) = assertion.failures([parsed], [counted, silent])
     assert "there is no such figure for spin(1), to_thread" in failure
+
+
+def test_every_figure_that_can_be_asserted_is_there() -> None:
+    """And a name that no result has breaks nothing but its own assertion."""
+    result = some_results()[2]
+    stems = ("mean", "max", "p1", "p50", "p97.5", "p99.99", "p100", "cpu_per_job", "jobs_per_job")
+    prefixes = ("", "uncorrected_", "lag_", "cpu_", "waiting_")
+    made_up = {prefix + stem for prefix in prefixes for stem in stems}
+    accepted = set()
+    for name in {*made_up, *result.figures, *assertion.TIMES, *assertion.COUNTS}:
+        for bound in ("1s", "1"):
+            with contextlib.suppress(CannotRun):
+                accepted.add(assertion.parse(f"{name}<{bound}").figure)
+    assert accepted > {*assertion.TIMES, *assertion.COUNTS, "uncorrected_p97.5"}
+    for name in accepted:
+        result.figure(name)
+    assert "no such figure" in (assertion.Assertion("lag_mean", "<", 1.0).failure(result) or "")
 
 
 def test_two_reports_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
