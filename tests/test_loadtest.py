@@ -226,6 +226,9 @@ def test_wrong_results_and_errors_are_counted_by_kind(loadtest: Run) -> None:
     assert code == 1, output
     (found,) = figures(report)
     assert (found["errors"], found["wrong"], found["jobs"]) == (20, 10, 10)
+    pool = report["results"][0]["rounds"][0]["pool"]
+    assert pool["failed"] == 20
+    assert found["batches_per_job"] == pool["batches"] / (pool["completed"] + pool["failed"])
     assert "20 x KeyError: 'odd'" in output
     assert "10 results were wrong, such as 2" in output
 

@@ -363,6 +363,15 @@ def test_the_figures_of_several_rounds() -> None:
         found.figure("p101")
 
 
+def test_a_job_that_failed_has_its_share_of_the_costs() -> None:
+    """What the pool did for it was done, whatever came of it."""
+    half = PoolCounts(50, 5, 10, 20, 1.0, 2, failed=50)
+    figures = a_result(a_round(pool=half)).figures
+    assert figures["gil_acquisitions_per_job"] == pytest.approx(0.05)
+    assert figures["wakeups_per_job"] == pytest.approx(0.1)
+    assert figures["batches_per_job"] == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     ("seen", "warning"),
     [

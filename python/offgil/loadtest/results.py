@@ -128,10 +128,10 @@ class Result:
             "cpu_system_per_job": system,
         }
         pools = [one.pool for one in self.rounds if one.pool is not None]
-        completed = sum(pool.completed for pool in pools)
+        ended = sum(pool.ended for pool in pools)
         for name in ("gil_acquisitions", "wakeups", "batches"):
             total = sum(getattr(pool, name) for pool in pools)
-            costs[f"{name}_per_job"] = total / completed if completed else None
+            costs[f"{name}_per_job"] = total / ended if ended else None
         return costs
 
     def _worker_busy(self) -> float | None:
