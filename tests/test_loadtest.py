@@ -266,6 +266,13 @@ def test_what_cannot_run_is_exit_code_2(loadtest: Run, words: list[str], message
     assert ("Traceback" in output) == ("see above" in output)
 
 
+def test_a_function_that_reads_its_standard_input_finds_it_empty(folder: Path) -> None:
+    """It must not read, nor wait for, what the parent says to the measuring process."""
+    code, output = end(start(folder, "builtins:input", "-n", "3", *QUICK))
+    assert code == 2, output
+    assert "called directly, raised EOFError" in output
+
+
 def test_the_script_is_the_same_command(folder: Path) -> None:
     """bench/load_test.py takes the same words."""
     code, output = end(start(folder, "offgil.examples:echo", "7", "-c", "0", script=str(SCRIPT)))

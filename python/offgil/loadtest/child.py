@@ -4,7 +4,7 @@
 
 reads one line of JSON from its standard input, writes lines of JSON to the descriptor FD, and
 takes any further input, or its end, for the wish to stop. What the tested function prints goes
-where it always goes.
+where it always goes; what it reads is empty.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with os.fdopen(int(sys.argv[1]), "w", buffering=1) as output:
-            _answer_or_say_why_not(output)
+            _answer_or_say_why_not(_take_stdin(), output)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -38,9 +38,18 @@ def main() -> None:
         os._exit(0)
 
 
-def _answer_or_say_why_not(output: TextIO) -> None:
+def _take_stdin() -> int:
+    """Return a descriptor of what the parent says; standard input is empty from here on."""
+    control = os.dup(0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return control
+
+
+def _answer_or_say_why_not(control: int, output: TextIO) -> None:
     try:
-        _answer(output)
+        _answer(control, output)
     except CannotRun as problem:
         _write(output, "problem", str(problem))
     except BrokenPipeError:
@@ -51,14 +60,14 @@ def _answer_or_say_why_not(output: TextIO) -> None:
         _write(output, "problem", f"the measuring process failed with {what}; see above")
 
 
-def _answer(output: TextIO) -> None:
-    line, _, more = _first_line().partition(b"\n")
+def _answer(control: int, output: TextIO) -> None:
+    line, _, more = _first_line(control).partition(b"\n")
     task = json.loads(line)
     configurations = [Configuration.of(data) for data in task["configurations"]]
     stop = threading.Event()
     if more:
         stop.set()
-    threading.Thread(target=_await_stop, args=(stop,), daemon=True).start()
+    threading.Thread(target=_await_stop, args=(control, stop), daemon=True).start()
     if task["check"]:
         _write(output, "checked", _check(configurations))
         return
@@ -69,17 +78,17 @@ def _answer(output: TextIO) -> None:
     _write(output, "round", asdict(found))
 
 
-def _first_line() -> bytes:
+def _first_line(control: int) -> bytes:
     """Return the first line that comes, and what has come after it."""
     heard = b""
-    while b"\n" not in heard and (data := os.read(0, 65_536)):
+    while b"\n" not in heard and (data := os.read(control, 65_536)):
         heard += data
     return heard
 
 
-def _await_stop(stop: threading.Event) -> None:
-    # Not sys.stdin: a daemon thread that holds its lock would stop the interpreter from leaving.
-    os.read(0, 1)
+def _await_stop(control: int, stop: threading.Event) -> None:
+    # No file object: a daemon thread that holds its lock would stop the interpreter from leaving.
+    os.read(control, 1)
     stop.set()
 
 
