@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,10 @@ def die():
 def leave():
     if in_worker():
         raise SystemExit(3)
+
+def hang(path):
+    Path(path).write_text(f"{os.getpid()}.")
+    threading.Event().wait()
 
 def touch(path):
     if in_worker():
@@ -278,6 +283,32 @@ def test_the_script_is_the_same_command(folder: Path) -> None:
     code, output = end(start(folder, "offgil.examples:echo", "7", "-c", "0", script=str(SCRIPT)))
     assert code == 2, output
     assert "-c/--concurrency: must be a whole number above 0" in output
+
+
+def test_the_measuring_process_ends_with_whoever_started_it(folder: Path) -> None:
+    """Even when the function that it calls never returns, and the parent is killed."""
+    marker = folder / "marker"
+    process = start(folder, "jobs:hang", repr(str(marker)))
+    try:
+        block_until(lambda: marker.exists() and marker.read_text().endswith("."))
+        child = int(marker.read_text()[:-1])
+    finally:
+        process.kill()
+        process.wait(LIMIT)
+    try:
+        block_until(lambda: not _lives(child))
+    finally:
+        if _lives(child):
+            os.kill(child, signal.SIGKILL)
+        _, output = end(process)
+    assert "calling each function directly" in output
+
+
+def _lives(process: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())  # a dead one's is empty
+    except OSError:
+        return False
 
 
 def test_ctrl_c_reports_what_there_is(folder: Path) -> None:

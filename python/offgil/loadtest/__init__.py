@@ -51,6 +51,7 @@ def _measure(options: Options, command: str) -> int:
     terminal.print(str(environment), markup=False, soft_wrap=True)
     for warning in environment.warnings():
         terminal.print(f"[yellow]warning:[/] {warning}")
+    terminal.print("calling each function directly, before anything is measured ...")
     for line in children.check(options.configurations):
         terminal.print(line, markup=False, soft_wrap=True)
     terminal.print(_plan(options))

@@ -3,8 +3,8 @@
     python -m offgil.loadtest.child FD
 
 reads one line of JSON from its standard input, writes lines of JSON to the descriptor FD, and
-takes any further input, or its end, for the wish to stop. What the tested function prints goes
-where it always goes; what it reads is empty.
+takes any further input for the wish to stop. It ends at once when its input does: the parent is
+gone then. What the tested function prints goes where it always goes; what it reads is empty.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ def _first_line(control: int) -> bytes:
 
 def _await_stop(control: int, stop: threading.Event) -> None:
     # No file object: a daemon thread that holds its lock would stop the interpreter from leaving.
-    os.read(control, 1)
-    stop.set()
+    while os.read(control, 1024):
+        stop.set()
+    os._exit(0)  # nobody waits for an answer, and the function may never return
 
 
 def _check(configurations: list[Configuration]) -> list[str]:
