@@ -46,8 +46,8 @@ def three_kinds():
         raise KeyError("odd")
     return 1 if number % 4 else 2
 
-def die():
-    if in_worker():
+def die(really=True):
+    if really and in_worker():
         os._exit(7)
 
 def leave():
@@ -271,6 +271,17 @@ def test_what_cannot_run_is_exit_code_2(loadtest: Run, words: list[str], message
     assert ("Traceback" in output) == ("see above" in output)
 
 
+def test_a_configuration_that_cannot_be_measured_leaves_those_before_it(loadtest: Run) -> None:
+    """They are reported, as incomplete; the message says which one it was, and the code is 2."""
+    code, output, report = loadtest("jobs:die", "False,True", "-n", "1", *QUICK)
+    assert code == 2, output
+    assert report["complete"] is False
+    assert [found["jobs"] for found in figures(report)] == [1]
+    assert "error: die(True), pool" in output
+    assert "exited with status 7" in output
+    assert "these are partial results" in output
+
+
 def test_a_function_that_reads_its_standard_input_finds_it_empty(folder: Path) -> None:
     """It must not read, nor wait for, what the parent says to the measuring process."""
     code, output = end(start(folder, "builtins:input", "-n", "3", *QUICK))
@@ -327,6 +338,6 @@ def test_ctrl_c_reports_what_there_is(folder: Path) -> None:
     (partial,) = report["results"][0]["rounds"]
     assert partial["interrupted"]
     assert partial["completed"] > 0
-    assert "interrupted: these are partial results" in output
+    assert "these are partial results" in output
     assert "from a job" in output
     assert (folder / "report.html").stat().st_size > 0

@@ -58,9 +58,9 @@ def _measure(options: Options, command: str) -> int:
 
     total = len(options.configurations) * options.rounds
     with watcher(terminal, total) as watching:
-        results, complete = session.run(options.configurations, options.rounds, watching)
-    report = Report(command, environment, results, complete)
-    report.failed_assertions = assertion.failures(options.assertions, results)
+        outcome = session.run(options.configurations, options.rounds, watching)
+    report = Report(command, environment, outcome.results, outcome.complete)
+    report.failed_assertions = assertion.failures(options.assertions, outcome.results)
     text.show(terminal, report)
     try:
         written = write_files(
@@ -70,6 +70,8 @@ def _measure(options: Options, command: str) -> int:
         raise CannotRun(f"cannot write the report: {error}") from error
     for path in written:
         terminal.print(f"written: {path}", markup=False, soft_wrap=True)
+    if outcome.problem is not None:
+        raise outcome.problem
     return _exit_code(report)
 
 

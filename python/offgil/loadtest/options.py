@@ -52,7 +52,8 @@ _EPILOG = """\
 exit codes:
   0    measured; a rate that was not reached, and jobs that failed, are reported, not judged
   1    a result was wrong, or no job of some configuration came back in time with a right one
-  2    cannot run: bad arguments, no such function or door, it fails when called directly
+  2    cannot run: bad arguments, no such function or door, it fails when called directly; what was
+       measured before is reported, and written
   3    an --assert does not hold
   130  interrupted by Ctrl-C; what there was by then is reported, and written
 """

@@ -34,7 +34,11 @@ class Report:
     def warnings(self) -> list[str]:
         """Return all warnings, those of a configuration with its name."""
         several = len(self.results) > 1
-        found = [] if self.complete else ["interrupted: these are partial results"]
+        found = (
+            []
+            if self.complete
+            else ["interrupted, or a process could not measure: these are partial results"]
+        )
         found += self.environment.warnings()
         if not all(result.configuration.verify for result in self.results):
             found.append("results were not verified (--no-verify)")
