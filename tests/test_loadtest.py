@@ -152,10 +152,27 @@ def test_a_trace_shows_the_jobs_of_the_round(loadtest: Run) -> None:
         "offgil.examples:echo", "7", "-c", "4", "-n", "300", *QUICK, "--trace", "trace.json"
     )
     assert code == 0, output
+    assert f"written: {Path('trace.json').absolute()}" in output
+    assert "the trace was full" not in output
     events = json.loads(Path("trace.json").read_text())["traceEvents"]
     runs = [event for event in events if event.get("cat") == "run"]
     assert len(runs) == figures(report)[0]["jobs"] == 300
     assert {event["name"] for event in runs} == {"echo"}
+
+
+def test_a_trace_that_was_full_is_said(loadtest: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the beginning of the round only, and how many jobs it lacks."""
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()), prepend=os.pathsep)
+    # Python runs this beforehand in the measuring process: no test has to make 100 000 jobs.
+    Path("sitecustomize.py").write_text(
+        "import offgil\n"
+        "trace = offgil.Pool.trace\n"
+        "offgil.Pool.trace = lambda self, path: trace(self, path, limit=20)\n"
+    )
+    words = ("offgil.examples:echo", "7", "-w", "1", "-n", "300", *QUICK, "--trace", "trace.json")
+    code, output, _ = loadtest(*words)
+    assert code == 0, output
+    assert "warning: the trace was full: 280 jobs are not in it" in output
 
 
 def _has_uvloop() -> bool:

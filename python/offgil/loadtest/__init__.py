@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from offgil._machine import Environment
 from offgil.loadtest import assertion, children, session, text
@@ -19,7 +20,7 @@ from offgil.loadtest.compare import compare
 from offgil.loadtest.options import Options, parse
 from offgil.loadtest.progress import console, watcher
 from offgil.loadtest.quantity import duration
-from offgil.loadtest.report import Report, write_files
+from offgil.loadtest.report import Report, jobs_missing_in, write_files
 
 __all__ = ["main"]
 
@@ -68,6 +69,14 @@ def _measure(options: Options, command: str) -> int:
         )
     except OSError as error:
         raise CannotRun(f"cannot write the report: {error}") from error
+    trace = options.configurations[0].trace
+    if trace is not None and (missing := jobs_missing_in(Path(trace))) is not None:
+        if missing:
+            terminal.print(
+                f"[yellow]warning:[/] the trace was full: {missing:,} jobs are not in it; "
+                "give it fewer, by -n or -z"
+            )
+        written = [*written, Path(trace)]
     for path in written:
         terminal.print(f"written: {path}", markup=False, soft_wrap=True)
     if outcome.problem is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -124,6 +125,21 @@ def _row(result: Result) -> dict[str, Any]:
         "rounds": len(result.rounds),
         **result.figures,
     }
+
+
+#: The end of a trace, which may be long: `offgil.Pool.trace` writes this count last.
+_NOT_NOTED = re.compile(rb'"jobs_not_noted": (\d+)\}\}\s*\Z')
+
+
+def jobs_missing_in(trace: Path) -> int | None:
+    """Return how many jobs of its time a trace does not show, None if it is no whole one."""
+    try:
+        with trace.open("rb") as file:
+            file.seek(max(0, trace.stat().st_size - 200))
+            end = _NOT_NOTED.search(file.read())
+    except OSError:
+        return None
+    return None if end is None else int(end[1])
 
 
 def write_files(
