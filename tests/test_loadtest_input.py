@@ -35,6 +35,7 @@ BAD_COMMANDS = [
     (f"{SPIN} 1 -R -5", "jobs per second above 0"),
     (f"{SPIN} 1 -R nan", "jobs per second above 0"),
     (f"{SPIN} 1 -R fast", "jobs per second above 0"),
+    (f"{SPIN} 1 -R 20000000", "at most 10,000,000"),
     (f"{SPIN} 1 -z 2s --ramp 2s", "shorter than a round"),
     (f"{SPIN} 1 -n 5 --ramp 2s", "shorter than a round"),
     (f"{SPIN} 1 --door front", "no door 'front'; there are pool, run, "),

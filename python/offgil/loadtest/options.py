@@ -25,6 +25,7 @@ _ROUNDS_OF_A_SWEEP = 3
 #: Much more than anybody waits for: a slip of the fingers.
 _MOST_CONFIGURATIONS = 1_000
 _MOST_CONCURRENCY = 1_000_000
+_MOST_RATE = 10_000_000
 _LONGEST = 24 * 3600.0
 
 _DESCRIPTION = f"""\
@@ -310,9 +311,10 @@ def _rate(text: str) -> Rate:
         value = float(number)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 1e7:
+    if not 0 < value <= _MOST_RATE:
         raise argparse.ArgumentTypeError(
-            f"must be jobs per second above 0, or a share such as 50%, not {text!r}"
+            f"must be jobs per second above 0 and at most {_MOST_RATE:,}, or a share such as 50%, "
+            f"not {text!r}"
         )
     return Rate(share=value / 100) if percent else Rate(per_second=value)
 
