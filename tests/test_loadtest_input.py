@@ -26,6 +26,7 @@ BAD_COMMANDS = [
     (f"{SPIN} 1 -c many", "above 0"),
     (f"{SPIN} 1 -c 2000000", "at most 1,000,000"),
     (f"{SPIN} 1 -c 2 --loops 3", "3 loops cannot share 2"),
+    (f"{SPIN} 1 -c 2 --loops 3 -R 50%", "3 loops cannot share 2"),
     (f"{SPIN} 1 -n 0", "above 0"),
     (f"{SPIN} 1 -w 0", "above 0"),
     (f"{SPIN} 1 -z 5", "no duration such as 500ms"),
@@ -132,6 +133,12 @@ def test_a_share_of_the_closed_loop_comes_after_it() -> None:
                 8,
             )
     assert [c.rate for c in options(f"{SPIN} 10 -R 100").configurations] == [Rate(100.0)]
+
+
+def test_an_open_loop_takes_any_number_of_loops() -> None:
+    """Also more than -c, which has nothing to say there."""
+    (found,) = options(f"{SPIN} 10 -R 100 --loops 65").configurations
+    assert (found.loops, found.concurrency) == (65, None)
 
 
 def test_rounds_divide_the_duration_and_the_jobs() -> None:

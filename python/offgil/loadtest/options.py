@@ -215,7 +215,7 @@ def _options(given: argparse.Namespace) -> Options:
         rates=_unique(given.rate),
     )
     smallest = min(sweep.concurrencies)
-    if max(sweep.loop_counts) > smallest:
+    if sweep.has_closed_loops and max(sweep.loop_counts) > smallest:
         raise CannotRun(f"{max(sweep.loop_counts)} loops cannot share {smallest} jobs in flight")
     seconds = given.duration
     if seconds is None and given.jobs is None:
