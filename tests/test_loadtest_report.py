@@ -10,7 +10,7 @@ import struct
 import subprocess
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
@@ -208,10 +208,41 @@ def test_two_reports_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        {"rounds": []},
+        {"rounds": [{}]},
+        {"latencies": "no histogram"},
+        {"latencies": histogram(1)[:-9]},
+        {"completed": "100"},
+        {"completed": float("nan")},
+        {"seconds": 0},
+        {"timeline": None},
+        {"workers": "two"},
+    ],
+    ids=str,
+)
+def test_a_damaged_report_cannot_be_compared(
+    damage: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and the file's name, where the figures themselves cannot be made of it."""
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    a_report(a_result(a_round())).to_json(good)
+    data = json.loads(good.read_text())
+    (result,) = data["results"]
+    for place in (result, result["configuration"], *result["rounds"]):
+        place.update({key: value for key, value in damage.items() if key in place})
+    bad.write_text(json.dumps(data))
+    assert main(["loadtest", "--compare", str(good), str(bad)]) == 2
+    assert f"{str(bad)!r} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "cannot read"),
         ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
         ("[]", "is no load test's report"),
         ('{"format": "offgil-loadtest/0"}', "is no load test's report"),
         ('{"format": "offgil-loadtest/1", "command": ""}', "is damaged"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -85,12 +86,12 @@ class Report:
             data = json.loads(path.read_text())
         except OSError as error:
             raise CannotRun(f"cannot read {str(path)!r}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CannotRun(f"{str(path)!r} is no JSON: {error}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise CannotRun(f"{str(path)!r} is no load test's report of the format {FORMAT}")
         try:
-            return cls(
+            report = cls(
                 data["command"],
                 Environment(**data["environment"]),
                 [Result.of(each) for each in data["results"]],
@@ -98,8 +99,11 @@ class Report:
                 data["failed_assertions"],
                 data["when"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+            for result in report.results:
+                _check(result)
+        except Exception as error:  # whatever figures of something else raise
             raise CannotRun(f"{str(path)!r} is damaged: {error!r}") from error
+        return report
 
     def to_csv(self, path: Path) -> None:
         """Write a line of figures per configuration; times are in seconds."""
@@ -108,6 +112,14 @@ class Report:
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _check(result: Result) -> None:
+    """Make all that is shown of a result that was read, so that it is now that it fails."""
+    result.configuration.name()
+    for name, value in result.figures.items():
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
 
 
 def _row(result: Result) -> dict[str, Any]:
