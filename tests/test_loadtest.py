@@ -113,7 +113,7 @@ def loadtest(
         """Return exit code, output, and what --json wrote."""
         path.unlink(missing_ok=True)
         code = main(["loadtest", *words, "--json", str(path)])
-        text = path.read_text()
+        text = path.read_text() if path.exists() else ""
         return code, "".join(capfd.readouterr()), json.loads(text) if text else {}
 
     return run

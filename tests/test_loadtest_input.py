@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,34 @@ def test_a_bad_command_line_is_refused(
         options(command)
     assert left.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_looking_whether_a_file_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
+    """A run that cannot start once left empty files behind; one that exists keeps its content."""
+    old, new, link = tmp_path / "old", tmp_path / "new", tmp_path / "link"
+    old.write_text("what was there")
+    link.symlink_to(tmp_path / "not there yet")
+    words = f"{SPIN} 1 --json {old} --csv {new} --html {link}"
+    found = options(words)
+    assert (found.json, found.csv, found.html) == (old, new, link)
+    with pytest.raises(SystemExit):
+        options(f"{words} --assert p99")
+    assert old.read_text() == "what was there"
+    assert set(tmp_path.iterdir()) == {old, link}
+
+
+def test_a_fifo_is_neither_waited_for_nor_ended(tmp_path: Path) -> None:
+    """Without a reader, to open it would take for ever; a reader would see its end."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    asked = threading.Thread(target=options, args=[f"{SPIN} 1 --json {path}"], daemon=True)
+    asked.start()
+    asked.join(10)
+    stuck = asked.is_alive()
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # lets it go, should it wait
+    asked.join(10)
+    os.close(reader)
+    assert not stuck
 
 
 def test_the_exit_codes_are_documented(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,8 @@ _NOT_NOTED = re.compile(rb'"jobs_not_noted": (\d+)\}\}\s*\Z')
 
 def jobs_missing_in(trace: Path) -> int | None:
     """Return how many jobs of its time a trace does not show, None if it is no whole one."""
+    if not trace.is_file():  # a FIFO would be waited for
+        return None
     try:
         with trace.open("rb") as file:
             file.seek(max(0, trace.stat().st_size - 200))
