@@ -329,7 +329,7 @@ def test_the_measuring_process_ends_with_whoever_started_it(folder: Path) -> Non
         if _lives(child):
             os.kill(child, signal.SIGKILL)
         _, output = end(process)
-    assert "calling each function directly" in output
+    assert "finding each function, and calling it directly" in output
 
 
 def _lives(process: int) -> bool:

@@ -52,7 +52,9 @@ def _measure(options: Options, command: str) -> int:
     terminal.print(str(environment), markup=False, soft_wrap=True)
     for warning in environment.warnings():
         terminal.print(f"[yellow]warning:[/] {warning}")
-    terminal.print("calling each function directly, before anything is measured ...")
+    first = options.configurations[0]
+    calling = ", and calling it directly" if first.verify and first.expect is None else ""
+    terminal.print(f"finding each function{calling} ...")  # which may never return
     for line in children.check(options.configurations):
         terminal.print(line, markup=False, soft_wrap=True)
     terminal.print(_plan(options))
@@ -69,7 +71,7 @@ def _measure(options: Options, command: str) -> int:
         )
     except OSError as error:
         raise CannotRun(f"cannot write the report: {error}") from error
-    trace = options.configurations[0].trace
+    trace = first.trace
     if trace is not None and (missing := jobs_missing_in(Path(trace))) is not None:
         if missing:
             terminal.print(
