@@ -4,7 +4,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
-LOADTEST_ARGS ?= offgil.examples:spin 10,100,1000 --door all -R 50% -z 3s --html build/loadtest.html
+LOADTEST_ARGS ?= offgil.examples:spin 10,100,1000,10000 --door all -R 50% -z 3s --html build/loadtest.html
 export PYTHON
 
 .DEFAULT_GOAL := help

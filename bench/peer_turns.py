@@ -134,9 +134,12 @@ async def _turn(entrant: Entrant, workload: str, sizes: Sizes) -> float:
     if not out:
         entrant.why_not = f"{how} ({workload}) {_last_line(err)}"
         return math.nan
+    answer = _answer(out)
+    if answer is None:
+        entrant.why_not = f"gave no answer, but {_last_line(out)!r}; {how} ({workload})"
+        return math.nan
     if process.returncode != 0:  # with every result right: what it did is worth something still
         entrant.bad_ends.append(how)
-    answer = json.loads(out)
     if "wrong" in answer:
         raise WrongResultError(f"{entrant.title}, {workload}: {answer['wrong']}")
     if "unavailable" in answer:
@@ -144,6 +147,16 @@ async def _turn(entrant: Entrant, workload: str, sizes: Sizes) -> float:
         return math.nan
     entrant.versions = answer["versions"]
     return float(answer["value"])
+
+
+def _answer(output: bytes) -> dict[str, Any] | None:
+    """Return what the child's last line says; before it a peer may print what it likes."""
+    try:
+        answer = json.loads(_last_line(output))
+    except ValueError:
+        return None
+    known = isinstance(answer, dict) and {"value", "wrong", "unavailable"} & answer.keys()
+    return answer if known else None
 
 
 def _ending(status: int | None) -> str:

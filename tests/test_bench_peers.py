@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -67,6 +69,33 @@ def test_a_wrong_result_fails_the_comparison(tmp_path: Path) -> None:
     done = run_peers("--peer", "joblib, threading", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1, done.stdout
     assert "wrong result: joblib, threading, batch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "why_not"),
+    [
+        ('hello\n{"value": 5, "versions": "peer 1"}\n', 5.0, ""),
+        ('{"value": 5, "versions": "peer 1"}\nbye\n', math.nan, "gave no answer, but 'bye'"),
+        ("5\n", math.nan, "gave no answer, but '5'"),
+        ('{"a": 1}\n', math.nan, "gave no answer, but "),
+    ],
+)
+async def test_a_peer_that_prints_something_ends_no_comparison(
+    printed: str, value: float, why_not: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the answer it is no matter; instead of it, this peer is left out."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import peer_turns
+
+    turn = tmp_path / "turn.py"
+    turn.write_text(f"print({printed!r}, end='')")
+    monkeypatch.setattr(peer_turns, "TURN", turn)
+    entrant = peer_turns.Entrant("awaited", "a peer", "", None)
+    sizes = peer_turns.Sizes.chosen(1, quick=True)
+    got = await asyncio.wait_for(peer_turns._turn(entrant, "one", sizes), LIMIT)
+    assert got == pytest.approx(value, nan_ok=True)
+    assert entrant.why_not.startswith(why_not)
+    assert bool(entrant.why_not) == bool(why_not)
 
 
 def test_an_unwritable_report_is_refused_at_once(tmp_path: Path) -> None:

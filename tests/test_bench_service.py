@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -92,6 +93,27 @@ def test_a_wrong_response_fails_the_measurement(tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert "wrong response: /heavy answered 200" in done.stderr
+
+
+async def test_a_service_that_does_not_answer_cannot_be_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At its start, at its end, or between: it is a message with exit code 2, no traceback."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    from service import running
+    from service.measure import main
+
+    started = running.Service.started("offgil", "stdlib", "asyncio", 1)
+    with pytest.raises(running.UnusableError, match="did not end within"):
+        async with asyncio.timeout(LIMIT), started as service:
+            monkeypatch.setattr(running, "LIMIT", 0.001)
+    monkeypatch.setattr(running, "LIMIT", 5.0)
+    with pytest.raises(running.UnusableError, match="/heavy gave no answer"):
+        await service.checked_heavy(1)
+
+    monkeypatch.setattr(running, "LIMIT", 0.001)
+    monkeypatch.setattr(sys, "argv", ["measure", "--work", "stdlib", "--variant", "offgil"])
+    assert await asyncio.wait_for(asyncio.to_thread(main), LIMIT) == 2
 
 
 def test_the_service_ends_with_whoever_started_it() -> None:

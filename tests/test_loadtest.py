@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -45,9 +46,17 @@ def three_kinds():
         raise KeyError("odd")
     return 1 if number % 4 else 2
 
-def die():
-    if in_worker():
+def die(really=True):
+    if really and in_worker():
         os._exit(7)
+
+def leave():
+    if in_worker():
+        raise SystemExit(3)
+
+def hang(path):
+    Path(path).write_text(f"{os.getpid()}.")
+    threading.Event().wait()
 
 def touch(path):
     if in_worker():
@@ -104,7 +113,7 @@ def loadtest(
         """Return exit code, output, and what --json wrote."""
         path.unlink(missing_ok=True)
         code = main(["loadtest", *words, "--json", str(path)])
-        text = path.read_text()
+        text = path.read_text() if path.exists() else ""
         return code, "".join(capfd.readouterr()), json.loads(text) if text else {}
 
     return run
@@ -143,10 +152,27 @@ def test_a_trace_shows_the_jobs_of_the_round(loadtest: Run) -> None:
         "offgil.examples:echo", "7", "-c", "4", "-n", "300", *QUICK, "--trace", "trace.json"
     )
     assert code == 0, output
+    assert f"written: {Path('trace.json').absolute()}" in output
+    assert "the trace was full" not in output
     events = json.loads(Path("trace.json").read_text())["traceEvents"]
     runs = [event for event in events if event.get("cat") == "run"]
     assert len(runs) == figures(report)[0]["jobs"] == 300
     assert {event["name"] for event in runs} == {"echo"}
+
+
+def test_a_trace_that_was_full_is_said(loadtest: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the beginning of the round only, and how many jobs it lacks."""
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()), prepend=os.pathsep)
+    # Python runs this beforehand in the measuring process: no test has to make 100 000 jobs.
+    Path("sitecustomize.py").write_text(
+        "import offgil\n"
+        "trace = offgil.Pool.trace\n"
+        "offgil.Pool.trace = lambda self, path: trace(self, path, limit=20)\n"
+    )
+    words = ("offgil.examples:echo", "7", "-w", "1", "-n", "300", *QUICK, "--trace", "trace.json")
+    code, output, _ = loadtest(*words)
+    assert code == 0, output
+    assert "warning: the trace was full: 280 jobs are not in it" in output
 
 
 def _has_uvloop() -> bool:
@@ -222,6 +248,9 @@ def test_wrong_results_and_errors_are_counted_by_kind(loadtest: Run) -> None:
     assert code == 1, output
     (found,) = figures(report)
     assert (found["errors"], found["wrong"], found["jobs"]) == (20, 10, 10)
+    pool = report["results"][0]["rounds"][0]["pool"]
+    assert pool["failed"] == 20
+    assert found["batches_per_job"] == pool["batches"] / (pool["completed"] + pool["failed"])
     assert "20 x KeyError: 'odd'" in output
     assert "10 results were wrong, such as 2" in output
 
@@ -244,7 +273,9 @@ def test_a_function_that_always_fails(loadtest: Run) -> None:
     [
         (["no_such_module:f"], "cannot import 'no_such_module'"),
         (["offgil.examples:spin", "1", "--pool", "spin=-1"], "spin must be between"),
+        (["offgil.examples:echo", "7", "-d", "to_thread+install", "-w", "40000"], "32768"),
         (["jobs:die", "-n", "1", *QUICK], "the measuring process exited with status 7"),
+        (["jobs:leave", "-n", "1", *QUICK], "the measuring process failed with SystemExit: 3"),
     ],
 )
 def test_what_cannot_run_is_exit_code_2(loadtest: Run, words: list[str], message: str) -> None:
@@ -253,7 +284,26 @@ def test_what_cannot_run_is_exit_code_2(loadtest: Run, words: list[str], message
     assert code == 2, output
     assert "offgil: error: " in output
     assert message in output
-    assert "Traceback" not in output
+    assert "Fatal Python error" not in output
+    assert ("Traceback" in output) == ("see above" in output)
+
+
+def test_a_configuration_that_cannot_be_measured_leaves_those_before_it(loadtest: Run) -> None:
+    """They are reported, as incomplete; the message says which one it was, and the code is 2."""
+    code, output, report = loadtest("jobs:die", "False,True", "-n", "1", *QUICK)
+    assert code == 2, output
+    assert report["complete"] is False
+    assert [found["jobs"] for found in figures(report)] == [1]
+    assert "error: die(True), pool" in output
+    assert "exited with status 7" in output
+    assert "these are partial results" in output
+
+
+def test_a_function_that_reads_its_standard_input_finds_it_empty(folder: Path) -> None:
+    """It must not read, nor wait for, what the parent says to the measuring process."""
+    code, output = end(start(folder, "builtins:input", "-n", "3", *QUICK))
+    assert code == 2, output
+    assert "called directly, raised EOFError" in output
 
 
 def test_the_script_is_the_same_command(folder: Path) -> None:
@@ -261,6 +311,32 @@ def test_the_script_is_the_same_command(folder: Path) -> None:
     code, output = end(start(folder, "offgil.examples:echo", "7", "-c", "0", script=str(SCRIPT)))
     assert code == 2, output
     assert "-c/--concurrency: must be a whole number above 0" in output
+
+
+def test_the_measuring_process_ends_with_whoever_started_it(folder: Path) -> None:
+    """Even when the function that it calls never returns, and the parent is killed."""
+    marker = folder / "marker"
+    process = start(folder, "jobs:hang", repr(str(marker)))
+    try:
+        block_until(lambda: marker.exists() and marker.read_text().endswith("."))
+        child = int(marker.read_text()[:-1])
+    finally:
+        process.kill()
+        process.wait(LIMIT)
+    try:
+        block_until(lambda: not _lives(child))
+    finally:
+        if _lives(child):
+            os.kill(child, signal.SIGKILL)
+        _, output = end(process)
+    assert "finding each function, and calling it directly" in output
+
+
+def _lives(process: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())  # a dead one's is empty
+    except OSError:
+        return False
 
 
 def test_ctrl_c_reports_what_there_is(folder: Path) -> None:
@@ -279,6 +355,6 @@ def test_ctrl_c_reports_what_there_is(folder: Path) -> None:
     (partial,) = report["results"][0]["rounds"]
     assert partial["interrupted"]
     assert partial["completed"] > 0
-    assert "interrupted: these are partial results" in output
+    assert "these are partial results" in output
     assert "from a job" in output
     assert (folder / "report.html").stat().st_size > 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ BAD_COMMANDS = [
     (f"{SPIN} 1 -c many", "above 0"),
     (f"{SPIN} 1 -c 2000000", "at most 1,000,000"),
     (f"{SPIN} 1 -c 2 --loops 3", "3 loops cannot share 2"),
+    (f"{SPIN} 1 -c 2 --loops 3 -R 50%", "3 loops cannot share 2"),
     (f"{SPIN} 1 -n 0", "above 0"),
     (f"{SPIN} 1 -w 0", "above 0"),
     (f"{SPIN} 1 -z 5", "no duration such as 500ms"),
@@ -34,6 +38,7 @@ BAD_COMMANDS = [
     (f"{SPIN} 1 -R -5", "jobs per second above 0"),
     (f"{SPIN} 1 -R nan", "jobs per second above 0"),
     (f"{SPIN} 1 -R fast", "jobs per second above 0"),
+    (f"{SPIN} 1 -R 20000000", "at most 10,000,000"),
     (f"{SPIN} 1 -z 2s --ramp 2s", "shorter than a round"),
     (f"{SPIN} 1 -n 5 --ramp 2s", "shorter than a round"),
     (f"{SPIN} 1 --door front", "no door 'front'; there are pool, run, "),
@@ -48,6 +53,9 @@ BAD_COMMANDS = [
     (f"{SPIN} 1 --assert p99<5", "'5' is no duration"),
     (f"{SPIN} 1 --assert errors==few", "'few' is no number"),
     (f"{SPIN} 1 --assert speed>1", "no figure 'speed' to assert; there are the times p50, "),
+    (f"{SPIN} 1 --assert lag_mean<1s", "no figure 'lag_mean' to assert"),
+    (f"{SPIN} 1 --assert cpu_x_per_job<1s", "no figure 'cpu_x_per_job' to assert"),
+    (f"{SPIN} 1 --assert p1000<1s", "no figure 'p1000' to assert"),
     (f"{SPIN} 1 --compare a.json b.json", "measures nothing"),
     (f"{SPIN} {','.join(map(str, range(1001)))}", "1001 configurations: more than 1000"),
 ]
@@ -68,13 +76,41 @@ def test_a_bad_command_line_is_refused(
     assert message in capsys.readouterr().err
 
 
+def test_looking_whether_a_file_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
+    """A run that cannot start once left empty files behind; one that exists keeps its content."""
+    old, new, link = tmp_path / "old", tmp_path / "new", tmp_path / "link"
+    old.write_text("what was there")
+    link.symlink_to(tmp_path / "not there yet")
+    words = f"{SPIN} 1 --json {old} --csv {new} --html {link}"
+    found = options(words)
+    assert (found.json, found.csv, found.html) == (old, new, link)
+    with pytest.raises(SystemExit):
+        options(f"{words} --assert p99")
+    assert old.read_text() == "what was there"
+    assert set(tmp_path.iterdir()) == {old, link}
+
+
+def test_a_fifo_is_neither_waited_for_nor_ended(tmp_path: Path) -> None:
+    """Without a reader, to open it would take for ever; a reader would see its end."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    asked = threading.Thread(target=options, args=[f"{SPIN} 1 --json {path}"], daemon=True)
+    asked.start()
+    asked.join(10)
+    stuck = asked.is_alive()
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # lets it go, should it wait
+    asked.join(10)
+    os.close(reader)
+    assert not stuck
+
+
 def test_the_exit_codes_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     """--help lists them all."""
     with pytest.raises(SystemExit) as left:
         options("--help")
     assert left.value.code == 0
     codes = capsys.readouterr().out.partition("exit codes:")[2]
-    assert [line.split()[0] for line in codes.strip().splitlines()] == ["0", "1", "2", "3", "130"]
+    assert re.findall(r"^  (\d+) ", codes, re.MULTILINE) == ["0", "1", "2", "3", "130"]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -129,6 +165,12 @@ def test_a_share_of_the_closed_loop_comes_after_it() -> None:
     assert [c.rate for c in options(f"{SPIN} 10 -R 100").configurations] == [Rate(100.0)]
 
 
+def test_an_open_loop_takes_any_number_of_loops() -> None:
+    """Also more than -c, which has nothing to say there."""
+    (found,) = options(f"{SPIN} 10 -R 100 --loops 65").configurations
+    assert (found.loops, found.concurrency) == (65, None)
+
+
 def test_rounds_divide_the_duration_and_the_jobs() -> None:
     """-z and -n are what a configuration gets in all; a single one has one round."""
     several = options(f"{SPIN} 10 -c 1,2 -z 6s -n 10")
@@ -169,6 +211,10 @@ import itertools
 _numbers = itertools.count()
 def counting(): return next(_numbers)
 def failing(): raise KeyError("no such thing")
+def leaving(): raise SystemExit(3)
+class Mute(Exception):
+    def __str__(self): raise RuntimeError("do not ask")
+def mute(): raise Mute
 async def coroutine(): pass
 def awaitable(): return coroutine()
 class Box:
@@ -192,6 +238,7 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of a stranger's, by name."""
     (tmp_path / "strange_module.py").write_text(STRANGE)
     (tmp_path / "broken_module.py").write_text("1 / 0")
+    (tmp_path / "leaving_module.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
     return "strange_module"
 
@@ -201,6 +248,7 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     [
         ("no_such_module:f", "cannot import 'no_such_module'"),
         ("broken_module:f", "importing 'broken_module' raised ZeroDivisionError"),
+        ("leaving_module:f", "importing 'leaving_module' raised SystemExit: 3"),
         ("strange_module:nothing", "there is no 'nothing'; there is .*counting"),
         ("strange_module:number", "is int, which cannot be called"),
         ("strange_module:coroutine", "coroutine function"),
@@ -208,6 +256,8 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("strange_module:rude", "not deterministic"),
         ("strange_module:nan", "not deterministic"),
         ("strange_module:failing", "called directly, raised KeyError: 'no such thing'"),
+        ("strange_module:leaving", "called directly, raised SystemExit: 3"),
+        ("strange_module:mute", "raised Mute: <Mute, whose str raised RuntimeError>"),
     ],
 )
 def test_a_function_that_cannot_be_tested_is_refused(strange: str, name: str, message: str) -> None:

@@ -18,14 +18,17 @@ from rich.console import Console
 from support import run_in_new_loop
 
 from offgil.loadtest import doors, loads, samples
+from offgil.loadtest.call import CannotRun
 from offgil.loadtest.lag import LagProbe
 from offgil.loadtest.loads import ClosedLoop, OpenLoop, Phase
 from offgil.loadtest.progress import Lines, Screen
-from offgil.loadtest.recorder import ErrorCount
+from offgil.loadtest.recorder import ErrorCount, Recorder
 from offgil.loadtest.rounds import PoolCounts, Timeline
 from offgil.loadtest.samples import Samples
 from offgil.loadtest.timer import PreciseTimer
 
+#: Doors of the standard library's executor, which counts nothing.
+_STANDARD = ("run_in_executor", "to_thread")
 SECOND = 1_000_000_000
 
 # --------------------------------------------------------------------------------------------------
@@ -139,9 +142,20 @@ def test_a_door_is_the_one_it_says(name: str) -> None:
 
     run_in_new_loop(main())
     stats = door.stats()
-    assert (stats is None) == (name in ("run_in_executor", "to_thread"))
+    assert (stats is None) == (name in _STANDARD)
     assert stats is None or stats.completed == 4
     door.close()
+
+
+@pytest.mark.parametrize("name", [name for name in doors.DOORS if name not in _STANDARD])
+def test_workers_that_a_pool_refuses_cannot_run(name: str) -> None:
+    """Whichever door it is; the standard library's takes any number."""
+
+    async def main() -> None:
+        doors.open_door(name, 40_000, 1).enter()
+
+    with pytest.raises(CannotRun, match="40000"):
+        run_in_new_loop(main())
 
 
 # --------------------------------------------------------------------------------------------------
@@ -194,6 +208,20 @@ async def test_what_fails_or_is_wrong_is_counted_apart() -> None:
     assert len(recorder.latencies) == 2
 
 
+def test_an_exception_without_a_text_is_counted() -> None:
+    """Whatever a stranger's __str__ does."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("do not ask")
+
+    recorder = Recorder()
+    recorder.note_error(Mute())
+    assert [seen.example for seen in recorder.errors.values()] == [
+        "<Mute, whose str raised RuntimeError>"
+    ]
+
+
 async def test_a_submit_that_raises_does_not_stop_the_loop() -> None:
     """As with a full pool: the loop turns between the failures, so that the phase can end."""
 
@@ -220,6 +248,29 @@ async def test_jobs_that_never_end_are_abandoned(
     )
     await asyncio.wait_for(load.run(), 10)
     assert (load.recorder.unfinished, load.recorder.completed) == (3, 0)
+
+
+@pytest.mark.parametrize("kind", ["closed", "open"])
+async def test_a_job_that_raises_cancelled_error_is_an_error(kind: str) -> None:
+    """Its client in a closed loop goes on; it once was gone, and nothing told of it."""
+    numbers = itertools.count(1)
+
+    async def job() -> bool:
+        if next(numbers) % 2:
+            raise asyncio.CancelledError
+        return True
+
+    tickets = iter(range(20))
+    load = (
+        closed(job, clients=2, tickets=tickets)
+        if kind == "closed"
+        else opened(job, tickets=tickets, rate=1e5)
+    )
+    await asyncio.wait_for(load.run(), 10)
+    recorder = load.recorder
+    assert (recorder.completed, recorder.failed, recorder.unfinished) == (10, 10, 0)
+    assert list(recorder.errors) == ["asyncio.exceptions.CancelledError"]
+    assert load.in_flight == 0
 
 
 # --------------------------------------------------------------------------------------------------
@@ -310,6 +361,15 @@ def test_the_figures_of_several_rounds() -> None:
     assert figures["uncorrected_p99"] is None
     with pytest.raises(LookupError):
         found.figure("p101")
+
+
+def test_a_job_that_failed_has_its_share_of_the_costs() -> None:
+    """What the pool did for it was done, whatever came of it."""
+    half = PoolCounts(50, 5, 10, 20, 1.0, 2, failed=50)
+    figures = a_result(a_round(pool=half)).figures
+    assert figures["gil_acquisitions_per_job"] == pytest.approx(0.05)
+    assert figures["wakeups_per_job"] == pytest.approx(0.1)
+    assert figures["batches_per_job"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ import struct
 import subprocess
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
@@ -18,6 +19,7 @@ from loadtest_made_up import a_report, a_result, a_round, histogram
 import offgil
 from offgil.__main__ import main
 from offgil.loadtest import assertion, html
+from offgil.loadtest.call import CannotRun
 from offgil.loadtest.report import Report
 from offgil.loadtest.results import Result
 from offgil.loadtest.rounds import Timeline
@@ -166,6 +168,23 @@ def test_an_assertion_about_what_nobody_counts_fails() -> None:
     assert "there is no such figure for spin(1), to_thread" in failure
 
 
+def test_every_figure_that_can_be_asserted_is_there() -> None:
+    """And a name that no result has breaks nothing but its own assertion."""
+    result = some_results()[2]
+    stems = ("mean", "max", "p1", "p50", "p97.5", "p99.99", "p100", "cpu_per_job", "jobs_per_job")
+    prefixes = ("", "uncorrected_", "lag_", "cpu_", "waiting_")
+    made_up = {prefix + stem for prefix in prefixes for stem in stems}
+    accepted = set()
+    for name in {*made_up, *result.figures, *assertion.TIMES, *assertion.COUNTS}:
+        for bound in ("1s", "1"):
+            with contextlib.suppress(CannotRun):
+                accepted.add(assertion.parse(f"{name}<{bound}").figure)
+    assert accepted > {*assertion.TIMES, *assertion.COUNTS, "uncorrected_p97.5"}
+    for name in accepted:
+        result.figure(name)
+    assert "no such figure" in (assertion.Assertion("lag_mean", "<", 1.0).failure(result) or "")
+
+
 def test_two_reports_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What both have stands side by side with the ratio, the rest is named."""
     first, second, third, fourth = some_results()
@@ -189,10 +208,41 @@ def test_two_reports_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        {"rounds": []},
+        {"rounds": [{}]},
+        {"latencies": "no histogram"},
+        {"latencies": histogram(1)[:-9]},
+        {"completed": "100"},
+        {"completed": float("nan")},
+        {"seconds": 0},
+        {"timeline": None},
+        {"workers": "two"},
+    ],
+    ids=str,
+)
+def test_a_damaged_report_cannot_be_compared(
+    damage: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and the file's name, where the figures themselves cannot be made of it."""
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    a_report(a_result(a_round())).to_json(good)
+    data = json.loads(good.read_text())
+    (result,) = data["results"]
+    for place in (result, result["configuration"], *result["rounds"]):
+        place.update({key: value for key, value in damage.items() if key in place})
+    bad.write_text(json.dumps(data))
+    assert main(["loadtest", "--compare", str(good), str(bad)]) == 2
+    assert f"{str(bad)!r} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "cannot read"),
         ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
         ("[]", "is no load test's report"),
         ('{"format": "offgil-loadtest/0"}', "is no load test's report"),
         ('{"format": "offgil-loadtest/1", "command": ""}', "is damaged"),

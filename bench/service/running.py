@@ -7,14 +7,18 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import aiohttp
 from measuring import WrongResultError
 from service.load import clients
 from service.work import SALT, document
+
+T = TypeVar("T")
 
 #: Seconds for the service to start, and to end.
 LIMIT = 20.0
@@ -42,13 +46,13 @@ class Service:
         command = [sys.executable, "-m", "service.app", *arguments, "--iterations", str(iterations)]
         async with _child(command, stdin=asyncio.subprocess.PIPE) as process:
             assert process.stdout and process.stdin
-            port = await asyncio.wait_for(process.stdout.readline(), LIMIT)
+            port = await _in_time(process.stdout.readline(), "did not start")
             if not port:
                 raise UnusableError(f"the service ended with {await process.wait()}")
             yield cls(f"http://127.0.0.1:{int(port)}")
             # The end of its input is what it ends by.
             process.stdin.close()
-            status = await asyncio.wait_for(process.wait(), LIMIT)
+            status = await _in_time(process.wait(), "did not end")
             if status != 0:
                 raise WrongResultError(f"{variant}: the service ended with {status}")
 
@@ -62,8 +66,11 @@ class Service:
 
         The key can be computed here; how small zlib makes the document depends on whose zlib it is.
         """
-        async with clients(1, LIMIT) as client, client.get(self.heavy_url) as response:
-            status, text = response.status, str(await response.text())
+        try:
+            async with clients(1, LIMIT) as client, client.get(self.heavy_url) as response:
+                status, text = response.status, str(await response.text())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnusableError(f"/heavy gave no answer: {error!r}") from error
         key = hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), SALT.encode(), iterations).hex()
         words = text.split(" ")
         if status != 200 or len(words) != 2 or words[0] != key:
@@ -71,6 +78,13 @@ class Service:
         if not 0 < int(words[1]) < len(document()):
             raise WrongResultError(f"/heavy compressed the document to {words[1]} bytes")
         return text
+
+
+async def _in_time(what: Awaitable[T], otherwise: str) -> T:
+    try:
+        return await asyncio.wait_for(what, LIMIT)
+    except TimeoutError:
+        raise UnusableError(f"the service {otherwise} within {LIMIT:g} s") from None
 
 
 async def checked_output(command: Sequence[str], limit: float) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from offgil._machine import Environment
 from offgil.loadtest import assertion, children, session, text
@@ -19,7 +20,7 @@ from offgil.loadtest.compare import compare
 from offgil.loadtest.options import Options, parse
 from offgil.loadtest.progress import console, watcher
 from offgil.loadtest.quantity import duration
-from offgil.loadtest.report import Report, write_files
+from offgil.loadtest.report import Report, jobs_missing_in, write_files
 
 __all__ = ["main"]
 
@@ -51,15 +52,18 @@ def _measure(options: Options, command: str) -> int:
     terminal.print(str(environment), markup=False, soft_wrap=True)
     for warning in environment.warnings():
         terminal.print(f"[yellow]warning:[/] {warning}")
+    first = options.configurations[0]
+    calling = ", and calling it directly" if first.verify and first.expect is None else ""
+    terminal.print(f"finding each function{calling} ...")  # which may never return
     for line in children.check(options.configurations):
         terminal.print(line, markup=False, soft_wrap=True)
     terminal.print(_plan(options))
 
     total = len(options.configurations) * options.rounds
     with watcher(terminal, total) as watching:
-        results, complete = session.run(options.configurations, options.rounds, watching)
-    report = Report(command, environment, results, complete)
-    report.failed_assertions = assertion.failures(options.assertions, results)
+        outcome = session.run(options.configurations, options.rounds, watching)
+    report = Report(command, environment, outcome.results, outcome.complete)
+    report.failed_assertions = assertion.failures(options.assertions, outcome.results)
     text.show(terminal, report)
     try:
         written = write_files(
@@ -67,8 +71,18 @@ def _measure(options: Options, command: str) -> int:
         )
     except OSError as error:
         raise CannotRun(f"cannot write the report: {error}") from error
+    trace = first.trace
+    if trace is not None and (missing := jobs_missing_in(Path(trace))) is not None:
+        if missing:
+            terminal.print(
+                f"[yellow]warning:[/] the trace was full: {missing:,} jobs are not in it; "
+                "give it fewer, by -n or -z"
+            )
+        written = [*written, Path(trace)]
     for path in written:
         terminal.print(f"written: {path}", markup=False, soft_wrap=True)
+    if outcome.problem is not None:
+        raise outcome.problem
     return _exit_code(report)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from offgil.loadtest.call import CannotRun
 from offgil.loadtest.quantity import count, duration, parse_duration
-from offgil.loadtest.results import PERCENTILES, Result
+from offgil.loadtest.results import ANY_PERCENTILE, PERCENTILES, Result
 
 _OPERATORS = {
     "<": operator.lt,
@@ -19,7 +19,6 @@ _OPERATORS = {
     "==": operator.eq,
 }
 _FORM = re.compile(r"\s*([a-z][a-z_0-9.]*)\s*(<=|>=|==|<|>)\s*(\S+)\s*")
-_TIME = re.compile(r"(uncorrected_|lag_)?(mean|max|p\d{1,2}(\.\d+)?|p100)|cpu_\w*per_job|seconds")
 #: What can be asserted besides times.
 COUNTS = (
     "jobs",
@@ -37,14 +36,17 @@ COUNTS = (
     "loop_cpu",
     "worker_busy",
 )
+#: In seconds; besides these, percentiles.
 TIMES = (
-    *(f"p{percentile:g}" for percentile in PERCENTILES),
     "mean",
     "max",
-    "uncorrected_p99",
-    "lag_p99",
+    "uncorrected_mean",
+    "uncorrected_max",
     "lag_max",
     "cpu_per_job",
+    "cpu_user_per_job",
+    "cpu_system_per_job",
+    "seconds",
 )
 
 
@@ -59,11 +61,14 @@ class Assertion:
     @property
     def is_time(self) -> bool:
         """Whether the figure is in seconds."""
-        return _TIME.fullmatch(self.figure) is not None
+        return _is_time(self.figure)
 
     def failure(self, result: Result) -> str | None:
         """Return how a result breaks it, if it does; one without the figure does."""
-        value = result.figure(self.figure)
+        try:
+            value = result.figure(self.figure)
+        except LookupError:  # made by other hands than `parse`
+            value = None
         if value is None:
             return f"{self}: there is no such figure for {result.configuration.name()}"
         if _OPERATORS[self.operator](value, self.bound):
@@ -77,6 +82,10 @@ class Assertion:
         return duration(value) if self.is_time else count(value)
 
 
+def _is_time(figure: str) -> bool:
+    return figure in TIMES or ANY_PERCENTILE.fullmatch(figure) is not None
+
+
 def parse(text: str) -> Assertion:
     """Read an assertion; raises CannotRun, which says what there is to assert."""
     match = _FORM.fullmatch(text)
@@ -86,15 +95,17 @@ def parse(text: str) -> Assertion:
             "as in p99<5ms or errors==0"
         )
     figure, sign, bound = match.groups()
-    if _TIME.fullmatch(figure):
+    if _is_time(figure):
         try:
             return Assertion(figure, sign, parse_duration(bound))
         except ValueError as error:
             raise CannotRun(f"in the assertion {text!r}: {error}") from None
     if figure not in COUNTS:
         raise CannotRun(
-            f"there is no figure {figure!r} to assert; there are the times {', '.join(TIMES)} and "
-            f"any other percentile, and {', '.join(COUNTS)}"
+            f"there is no figure {figure!r} to assert; there are the times "
+            f"{', '.join(f'p{percentile:g}' for percentile in PERCENTILES)} and any other "
+            f"percentile, also as uncorrected_p99 and lag_p99, {', '.join(TIMES)}, and the counts "
+            f"{', '.join(COUNTS)}"
         )
     try:
         return Assertion(figure, sign, float(bound))

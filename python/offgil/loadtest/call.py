@@ -148,10 +148,10 @@ def bind(call: Call, *, verify: bool, expect: str | None) -> BoundCall:
     for _ in range(2):
         try:
             results.append(function(*args, **kwargs))
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: nothing of a stranger's ends this process
             raise CannotRun(
-                f"{call}, called directly, raised {type(error).__name__}: {error}; to load it all "
-                "the same, and count the errors, say --no-verify"
+                f"{call}, called directly, raised {type(error).__name__}: {words(error)}; to load "
+                "it all the same, and count the errors, say --no-verify"
             ) from error
     first, second = results
     if inspect.isawaitable(first):
@@ -180,9 +180,9 @@ def _find(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise CannotRun(f"cannot import {module_name!r}: {error}") from error
-    except Exception as error:
+    except BaseException as error:  # a script may call sys.exit
         raise CannotRun(
-            f"importing {module_name!r} raised {type(error).__name__}: {error}"
+            f"importing {module_name!r} raised {type(error).__name__}: {words(error)}"
         ) from error
     for part in path.split("."):
         try:
@@ -210,3 +210,11 @@ def short(value: object, limit: int = 80) -> str:
     except Exception as error:
         text = f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def words(error: BaseException) -> str:
+    """Return an exception's text, also where asking for it raises."""
+    try:
+        return str(error)
+    except Exception as why:
+        return f"<{type(error).__name__}, whose str raised {type(why).__name__}>"

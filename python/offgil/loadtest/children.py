@@ -29,7 +29,10 @@ class Interrupted(Exception):
 
 
 def check(configurations: Sequence[Configuration]) -> list[str]:
-    """Find the functions and call each once; return a line about each, or raise CannotRun."""
+    """Find the functions and make each call as `bind` does; return a line about each call.
+
+    That is twice, or not at all where nothing has to be learnt from it. Raises CannotRun.
+    """
     with _Child(configurations, check=True) as child:
         for kind, content in child.messages():
             if kind == "checked":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import offgil
@@ -24,7 +24,10 @@ class Door(Protocol):
     """
 
     def enter(self) -> Submit:
-        """Return how the running loop submits; called once on each loop's thread."""
+        """Return how the running loop submits; called once on each loop's thread.
+
+        Raises CannotRun where the threads that it starts are refused.
+        """
 
     def stats(self) -> offgil.PoolStats | None:
         """Return what the pool has counted; None where nothing counts."""
@@ -124,7 +127,8 @@ class InstalledDoor(_Counted):
 
     def enter(self) -> Submit:
         if self._pool is None:
-            self._source = offgil.install(workers=self._workers)
+            with _refusals(self._workers):
+                self._source = offgil.install(workers=self._workers)
         else:
             loop = asyncio.get_running_loop()
             loop.set_default_executor(offgil.AsyncioExecutor(self._pool))
@@ -188,16 +192,22 @@ def open_door(
     door: str, workers: int, loops: int, pool_options: Sequence[tuple[str, str]] = ()
 ) -> Door:
     """Start a door's threads; raises CannotRun for options that a pool does not take."""
-    if door in POOL_DOORS:
-        options = {key: literal(value) for key, value in pool_options}
-        method = "submit" if door == "pool" else "run"
-        try:
-            return PoolDoor(workers, options, method)
-        except (TypeError, ValueError, offgil.PoolError) as error:
-            raise CannotRun(f"offgil.Pool({workers}, ...): {error}") from error
-    if door == "executor":
-        return ExecutorDoor(workers)
-    entrance = _to_thread if door.startswith("to_thread") else _run_in_executor
-    if door.endswith("+install"):
-        return InstalledDoor(workers, loops, entrance)
-    return StandardDoor(workers, entrance)
+    options = {key: literal(value) for key, value in pool_options}
+    with _refusals(workers):
+        if door in POOL_DOORS:
+            return PoolDoor(workers, options, "submit" if door == "pool" else "run")
+        if door == "executor":
+            return ExecutorDoor(workers)
+        entrance = _to_thread if door.startswith("to_thread") else _run_in_executor
+        if door.endswith("+install"):
+            return InstalledDoor(workers, loops, entrance)
+        return StandardDoor(workers, entrance)
+
+
+@contextmanager
+def _refusals(workers: int) -> Iterator[None]:
+    """Turn what a pool or an executor says to its arguments into CannotRun."""
+    try:
+        yield
+    except (TypeError, ValueError, offgil.PoolError) as error:
+        raise CannotRun(f"cannot have {workers} workers as asked for: {error}") from error

@@ -78,10 +78,19 @@ class _Generator:
         if phase.seconds is not None:
             self._end = phase.start_ns + phase.seconds * _SECOND
         self._patience = PATIENCE
+        #: From then on a cancellation is this load's; before, a job's own.
+        self._abandoning = False
 
     def stop(self) -> None:
         self._end = min(self._end, clock())
         self._patience = _SHORT_PATIENCE
+
+    async def _abandon(self, futures: Collection[asyncio.Future[Any]]) -> None:
+        self._abandoning = True
+        for future in futures:
+            future.cancel()
+        if futures:
+            await asyncio.wait(futures, timeout=_SHORT_PATIENCE)
 
 
 class ClosedLoop(_Generator):
@@ -113,7 +122,7 @@ class ClosedLoop(_Generator):
             if clock() > self._end + self._patience * _SECOND:
                 break
         self.recorder.unfinished += len(pending)
-        await _abandon(pending)
+        await self._abandon(pending)
         for client in clients:
             if not client.cancelled():
                 client.result()
@@ -128,7 +137,9 @@ class ClosedLoop(_Generator):
             self._in_flight += 1
             try:
                 right = is_right(result := await submit())
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if self._abandoning and isinstance(error, asyncio.CancelledError):
+                    raise
                 self.recorder.note_error(error)
                 await asyncio.sleep(0)  # the loop must turn even where submit itself raises
                 now = clock()
@@ -140,7 +151,8 @@ class ClosedLoop(_Generator):
                     self.recorder.latencies.raw.append(now - started)
                     self.recorder.completed += 1
                 del result
-            self._in_flight -= 1
+            finally:
+                self._in_flight -= 1
 
 
 class OpenLoop(_Generator):
@@ -178,7 +190,7 @@ class OpenLoop(_Generator):
         left = set(self._flying)
         if left:
             _, left = await asyncio.wait(left, timeout=self._patience)
-        await _abandon(left)
+        await self._abandon(left)
 
     def _schedule(self) -> Iterator[int]:
         """Yield the intended starts: where the integral of the rate takes whole numbers."""
@@ -222,14 +234,14 @@ class OpenLoop(_Generator):
         now = clock()
         self._flying.discard(future)
         # In the account of the time it was meant for: a ramp's jobs do not count later.
-        if future.cancelled():
+        if self._abandoning and future.cancelled():
             recorder.unfinished += 1
             recorder.latencies.raw.append(now - submitted)
             recorder.corrected.raw.append(now - intended)
             return
         try:
             right = self._is_right(result := future.result())
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             recorder.note_error(error)
             return
         if not right:
@@ -239,10 +251,3 @@ class OpenLoop(_Generator):
         recorder.corrected.raw.append(now - intended)
         if now <= self._end:
             recorder.completed += 1
-
-
-async def _abandon(futures: Collection[asyncio.Future[Any]]) -> None:
-    for future in futures:
-        future.cancel()
-    if futures:
-        await asyncio.wait(futures, timeout=_SHORT_PATIENCE)

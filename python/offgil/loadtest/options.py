@@ -25,6 +25,7 @@ _ROUNDS_OF_A_SWEEP = 3
 #: Much more than anybody waits for: a slip of the fingers.
 _MOST_CONFIGURATIONS = 1_000
 _MOST_CONCURRENCY = 1_000_000
+_MOST_RATE = 10_000_000
 _LONGEST = 24 * 3600.0
 
 _DESCRIPTION = f"""\
@@ -52,7 +53,8 @@ _EPILOG = """\
 exit codes:
   0    measured; a rate that was not reached, and jobs that failed, are reported, not judged
   1    a result was wrong, or no job of some configuration came back in time with a right one
-  2    cannot run: bad arguments, no such function or door, it fails when called directly
+  2    cannot run: bad arguments, no such function or door, it fails when called directly; what was
+       measured before is reported, and written
   3    an --assert does not hold
   130  interrupted by Ctrl-C; what there was by then is reported, and written
 """
@@ -213,7 +215,7 @@ def _options(given: argparse.Namespace) -> Options:
         rates=_unique(given.rate),
     )
     smallest = min(sweep.concurrencies)
-    if max(sweep.loop_counts) > smallest:
+    if sweep.has_closed_loops and max(sweep.loop_counts) > smallest:
         raise CannotRun(f"{max(sweep.loop_counts)} loops cannot share {smallest} jobs in flight")
     seconds = given.duration
     if seconds is None and given.jobs is None:
@@ -309,9 +311,10 @@ def _rate(text: str) -> Rate:
         value = float(number)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 1e7:
+    if not 0 < value <= _MOST_RATE:
         raise argparse.ArgumentTypeError(
-            f"must be jobs per second above 0, or a share such as 50%, not {text!r}"
+            f"must be jobs per second above 0 and at most {_MOST_RATE:,}, or a share such as 50%, "
+            f"not {text!r}"
         )
     return Rate(share=value / 100) if percent else Rate(per_second=value)
 

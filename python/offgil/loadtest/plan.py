@@ -100,6 +100,11 @@ class Sweep:
     concurrencies: Sequence[int]
     rates: Sequence[Rate]
 
+    @property
+    def has_closed_loops(self) -> bool:
+        """Whether jobs in flight are of any consequence: to what is asked for, or to a share."""
+        return not self.rates or any(rate.share is not None for rate in self.rates)
+
     def configurations(self, **common: Any) -> list[Configuration]:
         """Return all combinations; closed loops, or open ones where there are rates.
 
@@ -110,7 +115,7 @@ class Sweep:
             self.calls, self.workers, self.loops, self.loop_counts, self.doors
         ):
             loads: list[tuple[int | None, Rate | None]] = []
-            if not self.rates or any(rate.share is not None for rate in self.rates):
+            if self.has_closed_loops:
                 loads += [(concurrency, None) for concurrency in self.concurrencies]
             loads += [(None, rate) for rate in self.rates]
             found += [

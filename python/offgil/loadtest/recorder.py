@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offgil.loadtest.call import short
+from offgil.loadtest.call import short, words
 from offgil.loadtest.samples import Samples
 
 
@@ -47,7 +47,7 @@ class Recorder:
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
-        seen = self.errors.setdefault(name, ErrorCount(0, str(error)[:200]))
+        seen = self.errors.setdefault(name, ErrorCount(0, words(error)[:200]))
         seen.count += 1
 
     def note_wrong(self, result: object) -> None:

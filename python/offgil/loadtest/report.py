@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,7 +36,11 @@ class Report:
     def warnings(self) -> list[str]:
         """Return all warnings, those of a configuration with its name."""
         several = len(self.results) > 1
-        found = [] if self.complete else ["interrupted: these are partial results"]
+        found = (
+            []
+            if self.complete
+            else ["interrupted, or a process could not measure: these are partial results"]
+        )
         found += self.environment.warnings()
         if not all(result.configuration.verify for result in self.results):
             found.append("results were not verified (--no-verify)")
@@ -80,12 +86,12 @@ class Report:
             data = json.loads(path.read_text())
         except OSError as error:
             raise CannotRun(f"cannot read {str(path)!r}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CannotRun(f"{str(path)!r} is no JSON: {error}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise CannotRun(f"{str(path)!r} is no load test's report of the format {FORMAT}")
         try:
-            return cls(
+            report = cls(
                 data["command"],
                 Environment(**data["environment"]),
                 [Result.of(each) for each in data["results"]],
@@ -93,8 +99,11 @@ class Report:
                 data["failed_assertions"],
                 data["when"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+            for result in report.results:
+                _check(result)
+        except Exception as error:  # whatever figures of something else raise
             raise CannotRun(f"{str(path)!r} is damaged: {error!r}") from error
+        return report
 
     def to_csv(self, path: Path) -> None:
         """Write a line of figures per configuration; times are in seconds."""
@@ -103,6 +112,14 @@ class Report:
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _check(result: Result) -> None:
+    """Make all that is shown of a result that was read, so that it is now that it fails."""
+    result.configuration.name()
+    for name, value in result.figures.items():
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -120,6 +137,23 @@ def _row(result: Result) -> dict[str, Any]:
         "rounds": len(result.rounds),
         **result.figures,
     }
+
+
+#: The end of a trace, which may be long: `offgil.Pool.trace` writes this count last.
+_NOT_NOTED = re.compile(rb'"jobs_not_noted": (\d+)\}\}\s*\Z')
+
+
+def jobs_missing_in(trace: Path) -> int | None:
+    """Return how many jobs of its time a trace does not show, None if it is no whole one."""
+    if not trace.is_file():  # a FIFO would be waited for
+        return None
+    try:
+        with trace.open("rb") as file:
+            file.seek(max(0, trace.stat().st_size - 200))
+            end = _NOT_NOTED.search(file.read())
+    except OSError:
+        return None
+    return None if end is None else int(end[1])
 
 
 def write_files(

@@ -21,7 +21,8 @@ _BUSY_LOOP, _IDLE_WORKERS = 0.9, 0.7
 _REACHED = 0.98
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
-_PERCENTILE = re.compile(r"(uncorrected_|lag_)?p(\d{1,2}(?:\.\d+)?|100)")
+#: Any other one can be asked for as well.
+ANY_PERCENTILE = re.compile(r"(uncorrected_|lag_)?p(\d{1,2}(?:\.\d+)?|100)")
 _NANO = 1e-9
 
 
@@ -109,7 +110,7 @@ class Result:
         """Return a figure, or any percentile such as ``p97.5``; raises LookupError."""
         if name in self.figures:
             return self.figures[name]
-        match = _PERCENTILE.fullmatch(name)
+        match = ANY_PERCENTILE.fullmatch(name)
         if match is None:
             raise LookupError(name)
         which = {"": self.latencies, "uncorrected_": self.uncorrected, "lag_": self.lag}
@@ -127,10 +128,10 @@ class Result:
             "cpu_system_per_job": system,
         }
         pools = [one.pool for one in self.rounds if one.pool is not None]
-        completed = sum(pool.completed for pool in pools)
+        ended = sum(pool.ended for pool in pools)
         for name in ("gil_acquisitions", "wakeups", "batches"):
             total = sum(getattr(pool, name) for pool in pools)
-            costs[f"{name}_per_job"] = total / completed if completed else None
+            costs[f"{name}_per_job"] = total / ended if ended else None
         return costs
 
     def _worker_busy(self) -> float | None:

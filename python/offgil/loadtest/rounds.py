@@ -49,6 +49,13 @@ class PoolCounts:
     batches: int
     busy_seconds: float
     workers: int
+    #: Jobs that raised; reports of old have no such count.
+    failed: int = 0
+
+    @property
+    def ended(self) -> int:
+        """How many jobs came back."""
+        return self.completed + self.failed
 
     @classmethod
     def between(cls, before: offgil.PoolStats, after: offgil.PoolStats) -> PoolCounts:
@@ -60,6 +67,7 @@ class PoolCounts:
             batches=after.batches - before.batches,
             busy_seconds=sum(after.worker_busy_seconds) - sum(before.worker_busy_seconds),
             workers=len(after.worker_busy_seconds),
+            failed=after.failed - before.failed,
         )
 
 

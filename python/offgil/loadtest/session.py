@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from offgil.loadtest.call import CannotRun
 from offgil.loadtest.children import Interrupted, run_round
 from offgil.loadtest.plan import Configuration, Rate, reference_of
 from offgil.loadtest.results import Result
@@ -25,17 +26,26 @@ class Watcher(Protocol):
         """The round is over."""
 
 
-def run(
-    configurations: Sequence[Configuration], rounds: int, watcher: Watcher
-) -> tuple[list[Result], bool]:
+@dataclass(frozen=True)
+class Outcome:
+    """The configurations that have a round, and whether it is all that was asked for."""
+
+    results: list[Result]
+    complete: bool
+    #: What ended it early, unless that was Ctrl-C.
+    problem: CannotRun | None = None
+
+
+def run(configurations: Sequence[Configuration], rounds: int, watcher: Watcher) -> Outcome:
     """Measure every configuration once per round, each in a process of its own.
 
-    Returns those that have a round, and whether all were measured: not after Ctrl-C. Raises
-    CannotRun.
+    Ends early after Ctrl-C, and when a process cannot measure; raises CannotRun if that was the
+    first of all.
     """
     results = {configuration: Result(configuration) for configuration in configurations}
     number = 0
     complete = True
+    problem: CannotRun | None = None
     try:
         for _ in range(rounds):
             for configuration, result in results.items():
@@ -50,9 +60,15 @@ def run(
         # Nothing but the warm-up is not a round.
         if partial is not None and partial.completed + partial.failed + partial.wrong:
             result.rounds.append(partial)
+    except CannotRun as error:
+        if not any(result.rounds for result in results.values()):
+            raise
+        complete = False
+        problem = CannotRun(f"{configuration.name()}: {error}")
     except KeyboardInterrupt:  # between two rounds, or a second one
         complete = False
-    return [result for result in results.values() if result.rounds], complete
+    measured = [result for result in results.values() if result.rounds]
+    return Outcome(measured, complete, problem)
 
 
 def _with_rate(configuration: Configuration, results: dict[Configuration, Result]) -> Configuration:
