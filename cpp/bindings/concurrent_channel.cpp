@@ -131,6 +131,7 @@ std::unique_ptr<waiting_room::absence> concurrent_channel::absence_for(const con
 }
 
 bool concurrent_channel::wait_until_empty(std::chrono::nanoseconds at_most) {
+  const dispatcher::haste for_the_last(*dispatcher_);
   collect();
   if (in_flight_ == 0) return true;
   ++awaiting_empty_;

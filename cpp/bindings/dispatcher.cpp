@@ -17,8 +17,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// How long what is not urgent waits for company.
+// How long what is not urgent waits for company; and where somebody waits for it.
 constexpr std::chrono::milliseconds linger = 20ms;
+constexpr std::chrono::milliseconds linger_in_haste = 1ms;
 
 // How often the thread that stands by looks, so that the leader is relieved after one or two times that, and
 // how often in vain, which makes a second, until it ends.
@@ -69,7 +70,8 @@ bool dispatcher::wait_for_announcements() noexcept {
   std::unique_lock lock(mutex_);
   if (batch_ != nullptr) return true;  // left by one who was relieved
   announced_.wait(lock, [this] { return first_ != nullptr || stopping_; });
-  announced_.wait_for(lock, linger, [this] { return is_urgent_ || stopping_; });
+  announced_.wait_for(lock, in_haste_ == 0 ? linger : linger_in_haste,
+                      [this] { return is_urgent_ || stopping_; });
   take_batch();
   if (batch_ != nullptr) return true;
   is_over_ = true;
@@ -87,6 +89,20 @@ announced* dispatcher::next() noexcept {
   announced* const taken = std::exchange(batch_, batch_->next_);
   taken->is_announced_ = false;
   return taken;
+}
+
+dispatcher::haste::haste(dispatcher& of) noexcept : of_(of) {
+  {
+    const std::lock_guard lock(of_.mutex_);
+    ++of_.in_haste_;
+    of_.is_urgent_ = true;
+  }
+  of_.announced_.notify_one();
+}
+
+dispatcher::haste::~haste() {
+  const std::lock_guard lock(of_.mutex_);
+  --of_.in_haste_;
 }
 
 // ---- threads ----

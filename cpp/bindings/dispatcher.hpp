@@ -49,6 +49,18 @@ class dispatcher {
   enum class urgency { now, soon };
   void announce(announced& ready, urgency how = urgency::now) noexcept;
 
+  // While one lives, `soon` is within some 1 ms: its owner waits for the last of what comes.
+  class haste {
+   public:
+    explicit haste(dispatcher& of) noexcept;
+    ~haste();
+    haste(const haste&) = delete;
+    haste& operator=(const haste&) = delete;
+
+   private:
+    dispatcher& of_;
+  };
+
   // Inside on_dispatch() of `caller`, each time before it calls Python code that may block. With the GIL.
   void begin_call(announced& caller) noexcept;
 
@@ -101,7 +113,8 @@ class dispatcher {
   announced* first_ = nullptr;
   bool is_urgent_ = false;
   bool stopping_ = false;
-  bool is_over_ = false;   // and all has been brought
+  bool is_over_ = false;  // and all has been brought
+  unsigned in_haste_ = 0;
   unsigned alive_ = 0;     // threads
   unsigned relieved_ = 0;  // of them, those whose call goes on
   member* leader_ = nullptr;
