@@ -75,7 +75,7 @@ def test_a_job_raises_stop_iteration(executor: Any, kind: Kind) -> None:
 def test_where_a_native_jobs_callbacks_run(
     make_executor: Callable[..., Any], kind: Kind, gate: Gate
 ) -> None:
-    """Standard: on the worker. Ours: on one thread per executor, which Python knows by name."""
+    """Standard: on the worker. Ours: on a thread for callbacks, which Python knows by name."""
     executor = make_executor(1, "mine")
     hold(executor, gate, 1)
     seen: list[tuple[str, bool]] = []

@@ -6,10 +6,12 @@ import concurrent.futures
 import gc
 import random
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 import pytest
@@ -254,3 +256,28 @@ def test_a_thousand_executors(kind: Kind) -> None:
     block_until(lambda: (os_threads(), open_fds()) == (before, fds))
     assert threading.active_count() == threads
     assert rss_mib() - memory < 8, "a leak of 8 KiB per executor would show"
+
+
+def test_callbacks_that_block_now_and_then(make_executor: Callable[..., Any]) -> None:
+    """Whoever brings them, and however often another thread takes over: each is called once."""
+    executor = make_executor(4)
+    rng = random.Random(3)
+    called: Counter[int] = Counter()
+    lock = threading.Lock()
+
+    def note(_: Future[Any], i: int, pause: float) -> None:
+        if pause:
+            time.sleep(pause)
+        with lock:
+            called[i] += 1
+
+    n = ROUNDS
+    for i in range(n):
+        # About as long as until the next one takes over: some return just then.
+        pause = rng.choice([0.0, 0.02, 0.03, 0.04]) if i % 20 == 0 else 0.0
+        future = executor.submit(ex.spin, rng.uniform(0, 20))
+        future.add_done_callback(partial(note, i=i, pause=pause))
+        if i % 50 == 0:
+            time.sleep(rng.uniform(0, 0.01))
+    executor.shutdown()
+    assert called == Counter(range(n))

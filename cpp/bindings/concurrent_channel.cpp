@@ -12,6 +12,16 @@ namespace {
 
 concurrent_job& as_concurrent(job& j) noexcept { return static_cast<concurrent_job&>(j); }
 
+// Leaves the queue asleep: its consumer is about to run Python code, which takes as long as it likes, and
+// what comes meanwhile must call the dispatcher. With the GIL held throughout there is one consumer at a
+// time.
+job_list take_all(completion_queue& arrivals) noexcept {
+  job_list all;
+  do all.push_back(arrivals.take());
+  while (!arrivals.fall_asleep());
+  return all;
+}
+
 void throw_if_interrupted() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
@@ -126,13 +136,17 @@ std::unique_ptr<waiting_room::absence> concurrent_channel::absence_for(const con
 }
 
 bool concurrent_channel::wait_until_empty(std::chrono::nanoseconds at_most) {
+  const dispatcher::haste for_the_last(*dispatcher_);
   collect();
   if (in_flight_ == 0) return true;
   ++awaiting_empty_;
   {
-    const py::gil_scoped_release jobs_may_need_it;
+    // From before the GIL is let go, so that whoever ends the last job finds us waiting, until before it is
+    // asked for: who has it may want the mutex.
     std::unique_lock lock(empty_mutex_);
+    const py::gil_scoped_release jobs_may_need_it;
     empty_.wait_for(lock, at_most);
+    lock.unlock();
   }
   --awaiting_empty_;
   collect();
@@ -155,20 +169,29 @@ void concurrent_channel::push(job& base) noexcept {
 
 void concurrent_channel::bell::wake() noexcept { of_.dispatcher_->announce(of_, how_); }
 
-void concurrent_channel::bring() noexcept {
+// One of the dispatcher's threads may be inside, held up in Python code, when another one comes to go on.
+void concurrent_channel::on_dispatch() noexcept {
   const auto alive = held_core_;
-  end_all(observed_);
-  end_all(unobserved_);
+  in_dispatch_.push_back(take_all(observed_));
+  in_dispatch_.push_back(take_all(unobserved_));
+  while (!in_dispatch_.empty() && !dispatcher_->is_relieved()) {
+    concurrent_job& j = as_concurrent(in_dispatch_.pop_front());
+    if (j.is_somebody_to_be_told()) dispatcher_->begin_call(*this);
+    end(j);
+  }
 }
 
-void concurrent_channel::collect() noexcept { end_all(unobserved_); }
-
-void concurrent_channel::end_all(completion_queue& arrivals) noexcept {
+void concurrent_channel::bring() noexcept {
   const auto alive = held_core_;
-  do {
-    job_list arrived = arrivals.take();
-    while (!arrived.empty()) end(as_concurrent(arrived.pop_front()));
-  } while (!arrivals.fall_asleep());
+  end_all(take_all(observed_));
+  end_all(take_all(unobserved_));
+}
+
+void concurrent_channel::collect() noexcept { end_all(take_all(unobserved_)); }
+
+void concurrent_channel::end_all(job_list arrived) noexcept {
+  const auto alive = held_core_;
+  while (!arrived.empty()) end(as_concurrent(arrived.pop_front()));
 }
 
 // The engine's part in the job is over. A native result that nobody has asked for stays what it is; all else

@@ -12,6 +12,7 @@
 #include "completion_queue.hpp"
 #include "concurrent_future.hpp"
 #include "dispatcher.hpp"
+#include "job_list.hpp"
 #include "owed_wake_up.hpp"
 #include "worker_pool.hpp"
 
@@ -50,10 +51,11 @@ class concurrent_channel final : public completion_sink, private announced {
   // In a forked child: nothing that was in flight ever comes back.
   bool was_left_behind_by_fork() const noexcept;
 
-  // Whether the calling thread is the dispatcher.
+  // Whether the calling thread is one of the dispatcher's.
   bool brings_here() const noexcept { return dispatcher_->is_on_own_thread(); }
 
-  // Ends what has come back: all of it, with the callbacks that it has, or only what has nobody to tell.
+  // Ends, on the calling thread, what has come back: all of it, with the callbacks that it has, or only what
+  // has nobody to tell.
   void bring() noexcept;
   void collect() noexcept;
 
@@ -74,10 +76,10 @@ class concurrent_channel final : public completion_sink, private announced {
     dispatcher::urgency how_;
   };
 
-  void on_dispatch() noexcept override { bring(); }
+  void on_dispatch() noexcept override;
   bool wait_for_room(concurrent_job& j);
   void end(concurrent_job& j) noexcept;
-  void end_all(completion_queue& arrivals) noexcept;
+  void end_all(job_list arrived) noexcept;
   void take_place();
   void give_place_back() noexcept;
 
@@ -87,6 +89,7 @@ class concurrent_channel final : public completion_sink, private announced {
   bell whenever_{*this, dispatcher::urgency::soon};
   completion_queue observed_{urgently_};
   completion_queue unobserved_{whenever_};
+  job_list in_dispatch_;  // have been taken from there, by a dispatcher's thread; whichever leads goes on
 
   std::shared_ptr<pool_core> held_core_;  // while something is in flight
   std::size_t in_flight_ = 0;

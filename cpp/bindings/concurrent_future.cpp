@@ -239,7 +239,7 @@ PyObject* ask_base(PyObject* method, PyObject* self, PyObject* timeout) {
   return give_value(j);
 }
 
-// Whether the calling thread is the one that tells who observes this future: it must not wait to be told.
+// Whether the calling thread is one of those that tell who observes this future: it need not wait to be told.
 bool brings_here(const concurrent_job& j) noexcept {
   const concurrent_channel* const channel = channel_of(j);
   return channel != nullptr && channel->brings_here();

@@ -1,9 +1,10 @@
-// dispatcher.cpp - the thread that brings completions to Python code nobody else would bring them to.
+// dispatcher.cpp - the threads that bring completions to Python code nobody else would bring them to.
 #include "dispatcher.hpp"
 
 #include <pybind11/pybind11.h>
 
 #include <chrono>
+#include <exception>
 #include <utility>
 
 #include "thread_identity.hpp"
@@ -14,15 +15,204 @@ namespace py = pybind11;
 
 namespace {
 
-// How long what is not urgent waits for company.
-constexpr std::chrono::milliseconds linger{20};
+using namespace std::chrono_literals;
 
-thread_local const dispatcher* this_dispatcher = nullptr;
+// How long what is not urgent waits for company; and where somebody waits for it.
+constexpr std::chrono::milliseconds linger = 20ms;
+constexpr std::chrono::milliseconds linger_in_haste = 1ms;
+
+// How often the thread that stands by looks, so that the leader is relieved after one or two times that, and
+// how often in vain, which makes a second, until it ends.
+constexpr std::chrono::milliseconds between_looks = 20ms;
+constexpr unsigned looks_in_vain = 50;
 
 }  // namespace
 
-dispatcher::dispatcher(const std::string& name, std::atomic<std::uint64_t>& acquisitions)
-    : acquisitions_(acquisitions), thread_(name + "-gil", 0, [this, name] { run(name + "-gil"); }) {}
+thread_local dispatcher::member* dispatcher::mine_ = nullptr;
+
+dispatcher::dispatcher(const std::string& name, unsigned most_threads,
+                       std::atomic<std::uint64_t>& acquisitions)
+    : name_(name + "-gil"), most_threads_(most_threads), acquisitions_(acquisitions) {
+  const std::lock_guard lock(mutex_);
+  start_thread();
+}
+
+bool dispatcher::is_on_own_thread() const noexcept { return mine_ != nullptr && &mine_->of == this; }
+
+bool dispatcher::is_relieved() const noexcept { return is_on_own_thread() && mine_->is_relieved; }
+
+// ---- announcements ----
+
+void dispatcher::announce(announced& ready, urgency how) noexcept {
+  bool sleeps = false;
+  {
+    const std::lock_guard lock(mutex_);
+    sleeps = first_ == nullptr;
+    if (how == urgency::now && !std::exchange(is_urgent_, true)) sleeps = true;
+    link(ready);
+  }
+  if (sleeps) announced_.notify_one();
+}
+
+// Under mutex_.
+void dispatcher::link(announced& ready) noexcept {
+  if (!std::exchange(ready.is_announced_, true)) ready.next_ = std::exchange(first_, &ready);
+}
+
+// Under mutex_.
+void dispatcher::take_batch() noexcept {
+  is_urgent_ = false;
+  batch_ = std::exchange(first_, nullptr);
+}
+
+// False: stop.
+bool dispatcher::wait_for_announcements() noexcept {
+  std::unique_lock lock(mutex_);
+  if (batch_ != nullptr) return true;  // left by one who was relieved
+  announced_.wait(lock, [this] { return first_ != nullptr || stopping_; });
+  announced_.wait_for(lock, in_haste_ == 0 ? linger : linger_in_haste,
+                      [this] { return is_urgent_ || stopping_; });
+  take_batch();
+  if (batch_ != nullptr) return true;
+  is_over_ = true;
+  over_.notify_all();
+  return false;
+}
+
+// With the GIL. The next to be called, who may be announced again from here on, or null: what is left, if
+// anything, has time.
+announced* dispatcher::next() noexcept {
+  const std::lock_guard lock(mutex_);
+  in_hand_ = nullptr;
+  if (batch_ == nullptr && is_urgent_) take_batch();
+  if (batch_ == nullptr) return nullptr;
+  announced* const taken = std::exchange(batch_, batch_->next_);
+  taken->is_announced_ = false;
+  return taken;
+}
+
+dispatcher::haste::haste(dispatcher& of) noexcept : of_(of) {
+  {
+    const std::lock_guard lock(of_.mutex_);
+    ++of_.in_haste_;
+    of_.is_urgent_ = true;
+  }
+  of_.announced_.notify_one();
+}
+
+dispatcher::haste::~haste() {
+  const std::lock_guard lock(of_.mutex_);
+  --of_.in_haste_;
+}
+
+// ---- threads ----
+
+// Under mutex_. Throws std::system_error.
+void dispatcher::start_thread() {
+  members_.remove_if([](const member& each) { return each.has_ended; });
+  member& added = members_.emplace_back(*this);
+  try {
+    added.handle.emplace(name_, 0, [this, &added] { run(added); });
+  } catch (...) {
+    members_.pop_back();
+    throw;
+  }
+  ++alive_;
+}
+
+void dispatcher::run(member& self) noexcept {
+  mine_ = &self;
+  {
+    // The outer pair pins the thread's Python state for its whole life; the inner acquires only take the GIL.
+    const py::gil_scoped_acquire pinned;
+    const thread_identity identity(name_);
+    const py::gil_scoped_release idle;
+    while (stand_by(self)) lead(self);
+  }
+  const std::lock_guard lock(mutex_);
+  self.has_ended = true;
+}
+
+// Until another thread does, or it is time to stop.
+void dispatcher::lead(member& self) noexcept {
+  while (wait_for_announcements()) {
+    const py::gil_scoped_acquire gil;
+    acquisitions_.fetch_add(1, std::memory_order_relaxed);
+    while (announced* const each = next()) {
+      each->on_dispatch();
+      if (!std::exchange(self.is_relieved, false)) continue;
+      const std::lock_guard lock(mutex_);
+      --relieved_;
+      return;
+    }
+  }
+}
+
+void dispatcher::begin_call(announced& caller) noexcept {
+  if (!is_on_own_thread() || mine_->is_relieved) return;
+  calls_.store(calls_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  if (in_hand_ != nullptr) return;
+  const std::lock_guard lock(mutex_);
+  in_hand_ = &caller;
+  if (standing_by() != 0 || alive_ >= most_threads_) return;
+  try {
+    start_thread();
+  } catch (const std::exception&) {
+    // This thread brings everything, as long as nothing blocks; the next batch will try again.
+  }
+}
+
+// Under mutex_, when there is a leader.
+unsigned dispatcher::standing_by() const noexcept { return alive_ - relieved_ - 1; }
+
+// Until the calling thread is to lead. False: it is not needed any more.
+bool dispatcher::stand_by(member& self) noexcept {
+  std::unique_lock lock(mutex_);
+  if (leader_ == nullptr) {  // the first one; even if it is to stop, it brings what has been announced
+    leader_ = &self;
+    return true;
+  }
+  if (!is_over_ && standing_by() == 1 && watch(lock, self)) return true;
+  --alive_;
+  return false;
+}
+
+// Under mutex_. The same.
+bool dispatcher::watch(std::unique_lock<std::mutex>& lock, member& self) noexcept {
+  std::uint64_t seen = calls_.load(std::memory_order_relaxed);
+  for (unsigned in_vain = 0; in_vain < looks_in_vain;) {
+    if (over_.wait_for(lock, between_looks, [this] { return is_over_; })) return false;
+    const std::uint64_t call = calls_.load(std::memory_order_relaxed);
+    if (std::exchange(seen, call) != call) {
+      in_vain = 0;
+    } else if (in_hand_ == nullptr) {
+      ++in_vain;
+    } else {
+      lock.unlock();
+      const bool leads = take_over(call, self);
+      lock.lock();
+      if (leads) return true;
+    }
+  }
+  return false;
+}
+
+// False: the leader is not in that call any more. It may only have waited for the GIL, like us, so one looks
+// again when one has it.
+bool dispatcher::take_over(std::uint64_t call, member& self) noexcept {
+  const py::gil_scoped_acquire gil;
+  acquisitions_.fetch_add(1, std::memory_order_relaxed);
+  const std::lock_guard lock(mutex_);
+  if (in_hand_ == nullptr || calls_.load(std::memory_order_relaxed) != call) return false;
+  link(*std::exchange(in_hand_, nullptr));
+  is_urgent_ = true;
+  leader_->is_relieved = true;
+  leader_ = &self;
+  ++relieved_;
+  return true;
+}
+
+// ---- the end ----
 
 void dispatcher::let_end() noexcept {
   {
@@ -32,54 +222,15 @@ void dispatcher::let_end() noexcept {
   announced_.notify_one();
 }
 
+// A thread starts another one only before it ends itself: when none is left to join, none will come.
 void dispatcher::stop() noexcept {
-  const std::lock_guard until_it_has_ended(stopping_mutex_);
+  const std::lock_guard until_they_have_ended(stopping_mutex_);
   let_end();
-  thread_.join();
-}
-
-bool dispatcher::is_on_own_thread() const noexcept { return this_dispatcher == this; }
-
-void dispatcher::announce(announced& ready, urgency how) noexcept {
-  bool sleeps = false;
-  {
+  for (;;) {
+    std::list<member> joined;  // by its destructor
     const std::lock_guard lock(mutex_);
-    sleeps = first_ == nullptr;
-    if (how == urgency::now && !std::exchange(is_urgent_, true)) sleeps = true;
-    if (!std::exchange(ready.is_announced_, true)) ready.next_ = std::exchange(first_, &ready);
-  }
-  if (sleeps) announced_.notify_one();
-}
-
-// Null: stop. Otherwise those announced, linked.
-announced* dispatcher::wait_for_announcements() noexcept {
-  std::unique_lock lock(mutex_);
-  announced_.wait(lock, [this] { return first_ != nullptr || stopping_; });
-  announced_.wait_for(lock, linger, [this] { return is_urgent_ || stopping_; });
-  is_urgent_ = false;
-  return std::exchange(first_, nullptr);
-}
-
-// From here on it may be announced, and linked, again.
-void dispatcher::forget(announced& taken) noexcept {
-  const std::lock_guard lock(mutex_);
-  taken.is_announced_ = false;
-}
-
-void dispatcher::run(const std::string& name) noexcept {
-  this_dispatcher = this;
-  // The outer pair pins the thread's Python state for its whole life; the inner acquire only takes the GIL.
-  const py::gil_scoped_acquire pinned;
-  const thread_identity identity(name);
-  const py::gil_scoped_release idle;
-  while (announced* ready = wait_for_announcements()) {
-    const py::gil_scoped_acquire gil;
-    acquisitions_.fetch_add(1, std::memory_order_relaxed);
-    while (ready != nullptr) {
-      announced& each = *std::exchange(ready, ready->next_);
-      forget(each);
-      each.on_dispatch();
-    }
+    if (members_.empty()) return;
+    joined.splice(joined.end(), members_, members_.begin());
   }
 }
 

@@ -1,10 +1,12 @@
-// dispatcher.hpp - the thread that brings completions to Python code nobody else would bring them to.
+// dispatcher.hpp - the threads that bring completions to Python code nobody else would bring them to.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <list>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "thread.hpp"
@@ -12,7 +14,7 @@
 namespace offgil::python {
 
 // Somebody who announces himself to a dispatcher, from any thread and without the GIL, and is called back
-// with the GIL. Outlives the dispatcher's thread.
+// with the GIL. Outlives the dispatcher's threads.
 class announced {
  public:
   virtual ~announced() = default;
@@ -24,14 +26,21 @@ class announced {
   bool is_announced_ = false;
 };
 
-// The callback channel: workers announce what has completions, without the GIL; the dispatcher takes the GIL
-// once for all that have been announced by then. One per pool, started when first needed. announce() is for
-// any thread.
+// The callback channel: workers announce what has completions, without the GIL; a thread takes the GIL once
+// for all that have been announced by then. One dispatcher per pool, started when first needed. announce() is
+// for any thread.
+//
+// What is brought may run Python code that blocks, and that may wait for what stands behind it. So one thread
+// leads, and while it calls such code, a second one stands by: if it sees the leader in the same call for too
+// long, it leads in its place, beginning with what the other had in hand. The relieved one, when its call is
+// over, stands by or, if somebody does, ends. So does one that has stood by in vain for a while: a dispatcher
+// that has nothing to do, or brings nothing that could block, has one thread.
 class dispatcher {
  public:
-  // Throws std::system_error when the thread cannot start. It is called <name>-gil, also in Python.
-  // `acquisitions` counts the times the thread takes the GIL.
-  dispatcher(const std::string& name, std::atomic<std::uint64_t>& acquisitions);
+  // At most `most_threads` calls may block at once, but for one. Throws std::system_error when the first
+  // thread cannot start. All are called <name>-gil, also in Python. `acquisitions` counts the times that one
+  // takes the GIL.
+  dispatcher(const std::string& name, unsigned most_threads, std::atomic<std::uint64_t>& acquisitions);
   ~dispatcher() { stop(); }
   dispatcher(const dispatcher&) = delete;
   dispatcher& operator=(const dispatcher&) = delete;
@@ -40,30 +49,80 @@ class dispatcher {
   enum class urgency { now, soon };
   void announce(announced& ready, urgency how = urgency::now) noexcept;
 
-  // Lets the thread end when it has brought what has been announced; announcements that come later go
+  // While one lives, `soon` is within some 1 ms: its owner waits for the last of what comes.
+  class haste {
+   public:
+    explicit haste(dispatcher& of) noexcept;
+    ~haste();
+    haste(const haste&) = delete;
+    haste& operator=(const haste&) = delete;
+
+   private:
+    dispatcher& of_;
+  };
+
+  // Inside on_dispatch() of `caller`, each time before it calls Python code that may block. With the GIL.
+  void begin_call(announced& caller) noexcept;
+
+  // Whether another thread has taken the place of the calling one, and on_dispatch() has to return: it is
+  // called there. With the GIL.
+  bool is_relieved() const noexcept;
+
+  // Lets the threads end when they have brought what has been announced; announcements that come later go
   // nowhere.
   void let_end() noexcept;
 
-  // The same, and joins the thread. Call without the GIL. Idempotent.
+  // The same, and joins the threads. Call without the GIL. Idempotent.
   void stop() noexcept;
 
   bool is_on_own_thread() const noexcept;
 
  private:
-  void run(const std::string& name) noexcept;
-  announced* wait_for_announcements() noexcept;
-  void forget(announced& taken) noexcept;
+  struct member {
+    explicit member(const dispatcher& its) noexcept : of(its) {}
 
-  std::mutex stopping_mutex_;  // held by who joins the thread
-  std::mutex mutex_;
+    const dispatcher& of;
+    bool is_relieved = false;  // guarded by the GIL
+    bool has_ended = false;    // guarded by the mutex; the last that the thread does with it
+    std::optional<thread> handle;
+  };
+
+  void start_thread();
+  void run(member& self) noexcept;
+  void lead(member& self) noexcept;
+  bool wait_for_announcements() noexcept;
+  announced* next() noexcept;
+  void link(announced& ready) noexcept;
+  void take_batch() noexcept;
+  bool stand_by(member& self) noexcept;
+  bool watch(std::unique_lock<std::mutex>& lock, member& self) noexcept;
+  bool take_over(std::uint64_t call, member& self) noexcept;
+  unsigned standing_by() const noexcept;
+
+  const std::string name_;
+  const unsigned most_threads_;
+  std::atomic<std::uint64_t>& acquisitions_;
+  // Counts the calls. The leader writes, without order: who stands by looks only whether it moves.
+  std::atomic<std::uint64_t> calls_{0};
+
+  std::mutex stopping_mutex_;  // held by who joins the threads
+  std::mutex mutex_;           // never held by who asks for the GIL
   std::condition_variable announced_;
+  std::condition_variable over_;
   // Guarded by mutex_:
   announced* first_ = nullptr;
   bool is_urgent_ = false;
   bool stopping_ = false;
+  bool is_over_ = false;  // and all has been brought
+  unsigned in_haste_ = 0;
+  unsigned alive_ = 0;     // threads
+  unsigned relieved_ = 0;  // of them, those whose call goes on
+  member* leader_ = nullptr;
+  announced* batch_ = nullptr;    // what the leader is to call
+  announced* in_hand_ = nullptr;  // in whose name it calls Python code; written with the GIL as well
+  std::list<member> members_;     // last: they run on the members above
 
-  std::atomic<std::uint64_t>& acquisitions_;
-  thread thread_;  // last: runs on the members above
+  static thread_local member* mine_;
 };
 
 }  // namespace offgil::python

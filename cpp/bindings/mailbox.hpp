@@ -13,7 +13,7 @@ namespace offgil::python {
 class loop_channel;
 
 // A completion queue with the means to call its consumer: a descriptor that an event loop watches, or the
-// dispatcher's thread. Belongs to the pool and is handed from one event loop to the next: workers touch a
+// dispatcher. Belongs to the pool and is handed from one event loop to the next: workers touch a
 // mailbox after their job is out of their hands, so it must outlive their threads, not the loop. A wake-up
 // that comes too late finds the next owner, to whom it is a spurious one.
 class mailbox final : public completion_queue, private waker, private announced {

@@ -184,9 +184,12 @@ concurrent_channel& pool_core::open_concurrent_channel() {
 }
 
 const std::shared_ptr<dispatcher>& pool_core::its_dispatcher() {
-  if (!dispatcher_)
-    dispatcher_ = std::shared_ptr<dispatcher>(
-        std::make_unique<dispatcher>(name_, gil_acquisitions_).release(), destroy_unless_forked());
+  if (dispatcher_) return dispatcher_;
+  // As many callbacks may block as with the standard pool, whose workers run them; one more thread goes on.
+  const unsigned most_threads = engine_->workers() + 1;
+  dispatcher_ = std::shared_ptr<dispatcher>(
+      std::make_unique<dispatcher>(name_, most_threads, gil_acquisitions_).release(),
+      destroy_unless_forked());
   return dispatcher_;
 }
 

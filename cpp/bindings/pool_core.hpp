@@ -67,10 +67,10 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   bool has_channel() const;
 
   // A way for concurrent futures, of which there may be several. Throws std::system_error when the
-  // dispatcher's thread cannot start.
+  // dispatcher cannot start.
   concurrent_channel& open_concurrent_channel();
 
-  // The thread that brings what nobody else does; started when first needed. Throws std::system_error.
+  // Who brings what nobody else does; started when first needed. Throws std::system_error.
   const std::shared_ptr<dispatcher>& its_dispatcher();
 
   // Throws PoolBroken in a forked child; and where an initializer has failed.
