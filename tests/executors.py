@@ -57,17 +57,20 @@ def hold(executor: Any, gate: Gate, workers: int) -> list[Future[str]]:
 
 
 def hold_callbacks(executor: Any, workers: int, told: threading.Event) -> None:
-    """Hold the thread that calls back for native jobs of ours until it is told."""
-    gate, held = Gate(), threading.Event()
+    """Hold all threads that call back for native jobs of ours until they are told."""
+    threads = workers + 1
+    gate, held = Gate(), threading.Semaphore(0)
 
     def hold_it(_: Future[int]) -> None:
-        held.set()
+        held.release()
         told.wait(LIMIT)
 
     hold(executor, gate, workers)
-    executor.submit(ex.echo, 0).add_done_callback(hold_it)  # which is not late: no worker is free
+    for _ in range(threads):  # none is late: no worker is free
+        executor.submit(ex.echo, 0).add_done_callback(hold_it)
     gate.open()
-    assert held.wait(LIMIT)
+    for _ in range(threads):
+        assert held.acquire(timeout=LIMIT)
 
 
 # Scripts get the module of the executor as their first argument.
