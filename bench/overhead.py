@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import default_executor_rows
@@ -62,14 +62,21 @@ ROWS = {
 
 
 def main() -> int:
-    """Measure the rows asked for and print the table."""
+    """Measure the rows asked for and print the table; after Ctrl-C what there is of it."""
     options = _options()
     environment = Environment.of_this_machine()
     print(environment)
     for warning in environment.warnings():
         print(f"warning: {warning}")
     watch = CpuWatch()
-    lines = _measure(options, has_uvloop=environment.uvloop is not None)
+    lines: list[Line] = []
+    exit_code = 0
+    try:
+        for of_a_row in _measure(options, has_uvloop=environment.uvloop is not None):
+            lines += of_a_row
+    except KeyboardInterrupt:
+        print("interrupted: the rows that were done", file=sys.stderr)
+        exit_code = 130
     others, stolen = watch.cpus_used_by_others(), watch.cpus_stolen()
     print(f"meanwhile other processes used {others:.2f} CPUs, {stolen:.2f} of them stolen\n")
     print(table(lines))
@@ -81,7 +88,7 @@ def main() -> int:
             "lines": [asdict(line) | {"met": line.met} for line in lines],
         }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 0
+    return exit_code
 
 
 def _options() -> argparse.Namespace:
@@ -96,16 +103,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> list[Line]:
-    lines: list[Line] = []
+def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> Iterator[list[Line]]:
     for name in options.row or ROWS:
         for loop in _loops(ROWS[name], options.loop):
             if loop == "uvloop" and not has_uvloop:
                 print("uvloop is not installed: its lines are left out", file=sys.stderr)
                 continue
             print(f"{name} on {loop} ...", file=sys.stderr, flush=True)
-            lines += _run(ROWS[name], Settings.chosen(loop, options.rounds, quick=options.quick))
-    return lines
+            yield _run(ROWS[name], Settings.chosen(loop, options.rounds, quick=options.quick))
 
 
 def _loops(row: Row, asked: str) -> Sequence[str]:
