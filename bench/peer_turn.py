@@ -8,6 +8,7 @@ Prints one line of JSON: the figure and the versions, or why there is none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -88,7 +89,8 @@ def _keep_workers_apart() -> None:
         return
     for task in Path("/proc/self/task").iterdir():
         thread = int(task.name)
-        os.sched_setaffinity(thread, {cpus[0 if thread == os.getpid() else 1]})
+        with contextlib.suppress(ProcessLookupError):  # some make a thread for a moment
+            os.sched_setaffinity(thread, {cpus[0 if thread == os.getpid() else 1]})
 
 
 async def _batches(peer: SynchronousPeer, jobs: int, seconds: float) -> float:
