@@ -467,3 +467,60 @@ def test_to_thread_begins_in_several_threads(only_ours: Kind) -> None:
         assert len(made) == 4 and len({id(pool) for pool in made}) == 1
     """
     check_script(code)
+
+
+# --------------------------------------------------------------------------------------------------
+# native functions inside of partials, as asyncio.to_thread makes them
+
+
+async def test_to_thread_runs_a_native_function_as_one() -> None:
+    """Without the GIL: it sees no context, so that nobody can tell."""
+    executor = offgil.install(workers=2)
+    before = executor.stats()
+    jobs = (asyncio.to_thread(ex.echo, i) for i in range(200))
+    assert await asyncio.wait_for(asyncio.gather(*jobs), LIMIT) == [*range(200)]
+    with pytest.raises(ValueError):
+        await asyncio.to_thread(ex.fail, "domain_error")
+    with pytest.raises(TypeError, match="echo"):
+        await asyncio.to_thread(ex.echo, "x")
+    after = executor.stats()
+    assert after.completed - before.completed == 200
+    assert after.gil_acquisitions == before.gil_acquisitions
+
+
+async def test_partials_of_native_functions(only_ours: Kind) -> None:
+    """Arguments of the partial, of the call, by name: the result is always that of the call."""
+    loop = asyncio.get_running_loop()
+    with only_ours.new(1) as executor:
+        assert await loop.run_in_executor(executor, partial(ex.echo, 1)) == 1
+        assert await loop.run_in_executor(executor, partial(ex.echo), 2) == 2
+        assert await loop.run_in_executor(executor, partial(ex.echo, x=3)) == 3
+        assert await loop.run_in_executor(executor, partial(partial(ex.echo, 4))) == 4
+        context = contextvars.copy_context()
+        assert await loop.run_in_executor(executor, partial(context.run, ex.echo, 5)) == 5
+        assert await loop.run_in_executor(executor, partial(context.run, ex.echo, x=6)) == 6
+        with pytest.raises(TypeError):
+            await loop.run_in_executor(executor, partial(context.run))
+
+
+async def test_python_callables_that_release_the_gil_overlap() -> None:
+    """However short: each worker does its share, once it is found out that they do."""
+    executor = offgil.install(workers=2)
+    loop = asyncio.get_running_loop()
+
+    def job() -> None:
+        ex.spin(100)
+
+    async def client() -> None:
+        for _ in range(20):
+            await loop.run_in_executor(None, job)
+
+    await client()  # there are no workers before the first job
+    for _ in range(30):
+        before = executor.stats().worker_busy_seconds
+        await asyncio.wait_for(asyncio.gather(*(client() for _ in range(20))), LIMIT)
+        after = executor.stats().worker_busy_seconds
+        busy = [b - a for a, b in zip(before, after, strict=True)]
+        if min(busy) > max(busy) / 3:
+            return
+    pytest.fail(f"one worker does it alone: {busy}")

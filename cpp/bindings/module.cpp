@@ -9,6 +9,7 @@
 #include "interpreter.hpp"
 #include "names.hpp"
 #include "native_function.hpp"
+#include "partial_call.hpp"
 #include "pool.hpp"
 #include "running_loop.hpp"
 
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_core_in_main_interpreter, m) {
   intern_names();
   find_running_loop();
   bind_errors(m);
+  bind_partial_call();
   bind_native_function(m);
   prepare_inline_futures();
   bind_concurrent_future(m);

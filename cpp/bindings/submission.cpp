@@ -11,6 +11,7 @@
 #include "interpreter.hpp"
 #include "loop_channel.hpp"
 #include "native_function.hpp"
+#include "partial_call.hpp"
 #include "pool_core.hpp"
 
 namespace offgil::python {
@@ -20,6 +21,11 @@ bool prepare(pool_core& core, bridge_job& j, const submitted_call& call, manners
   PyObject* const function = call.function;
   if (native_function::check(function))
     return native_function::of(function).kind.prepare(j, call.args, call.nargs, call.kwnames);
+  // A native function sees no context: what to_thread() makes of it is run as what it is, without the GIL.
+  if (const auto inner = partial_call_of(function); inner && native_function::check(inner->function) &&
+                                                    !inner->has_keywords && call.nargs == 0 &&
+                                                    call.kwnames == nullptr)
+    return native_function::of(inner->function).kind.prepare(j, inner->args, inner->nargs, nullptr);
   if (PyCallable_Check(function) != 0)
     return core.kinds().of(function).prepare(j, function, call.args, call.nargs, call.kwnames, how);
   throw py::type_error(

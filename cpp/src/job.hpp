@@ -7,6 +7,7 @@
 #include <span>
 
 #include "clock.hpp"
+#include "lane_sharing.hpp"
 #include "run_time_estimate.hpp"
 
 namespace offgil {
@@ -23,6 +24,9 @@ class lane {
   virtual void enter(unsigned worker) noexcept = 0;  // by the worker's number; may block
   virtual void leave() noexcept = 0;                 // never blocks
   virtual void retire() noexcept = 0;                // once, when a thread that has entered ends; may block
+
+  // Workers inside or at the door. The engine's.
+  std::atomic<unsigned> visitors{0};
 };
 
 // What all jobs of one function share. Owned by the function; outlives every job of it. Thread-safe.
@@ -44,6 +48,7 @@ class job_kind {
 
   // How long jobs of this kind take, as far as is known.
   run_time_estimate estimate;
+  lane_sharing sharing;
 
  private:
   lane* lane_;

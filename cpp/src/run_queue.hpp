@@ -22,6 +22,8 @@ class run_queue {
   static constexpr run_time_estimate::nanoseconds portion{20'000};
   static constexpr run_time_estimate::nanoseconds lane_portion{200'000};
   static constexpr run_time_estimate::nanoseconds worth_a_wake_up{50'000};
+  // Shorter jobs in a lane are not worth finding out whether they would share it.
+  static constexpr run_time_estimate::nanoseconds worth_sharing{10'000};
 
   run_queue();
 
@@ -49,7 +51,7 @@ class run_queue {
   job_list take_all(const completion_sink* only = nullptr, std::size_t spared = 0);
 
   // Whether what waits is worth waking one more worker, who costs about as much as `worth_a_wake_up` of work.
-  // Taken from the next job as a typical one. Short jobs in a lane are not: they would only queue for it.
+  // Taken from the next job as a typical one. Short jobs in a lane are not, if they would only queue for it.
   bool is_worth_another_worker() const noexcept;
 
  private:

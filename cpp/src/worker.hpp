@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "job.hpp"
@@ -40,18 +41,27 @@ struct alignas(64) worker {
   lane* inside = nullptr;
   std::vector<lane*> lanes_entered;
 
-  void enter(lane* wanted) {
-    if (wanted == inside) return;
+  // Returns how long it took, where another worker was in the lane.
+  std::optional<clock::duration> enter(lane* wanted) {
+    if (wanted == inside) return std::nullopt;
     leave_lane();
-    if (wanted == nullptr) return;
+    if (wanted == nullptr) return std::nullopt;
     if (std::find(lanes_entered.begin(), lanes_entered.end(), wanted) == lanes_entered.end())
       lanes_entered.push_back(wanted);
-    wanted->enter(index);
     inside = wanted;
+    if (wanted->visitors.fetch_add(1, std::memory_order_relaxed) == 0) {
+      wanted->enter(index);
+      return std::nullopt;
+    }
+    const auto begin = clock::now();
+    wanted->enter(index);
+    return clock::now() - begin;
   }
 
   void leave_lane() noexcept {
-    if (inside != nullptr) inside->leave();
+    if (inside == nullptr) return;
+    inside->leave();
+    inside->visitors.fetch_sub(1, std::memory_order_relaxed);
     inside = nullptr;
   }
 };

@@ -442,7 +442,8 @@ void worker_pool::run_one(worker& self, job& j) noexcept {
   }
   job_kind& kind = *j.kind;
   self.current.store(&j, std::memory_order_release);
-  self.enter(kind.in_lane());
+  if (const auto waited = self.enter(kind.in_lane()); waited && kind.estimate.known())
+    kind.sharing.learn(*waited, kind.estimate.value());
 
   std::optional<job_span> span;
   if (is_traced_.load(std::memory_order_relaxed)) kind.describe(j, span.emplace().name);

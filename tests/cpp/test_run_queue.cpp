@@ -228,5 +228,13 @@ TEST_F(run_queue_test, is_not_worth_another_worker_for_short_jobs_that_would_onl
   EXPECT_TRUE(queue.is_worth_another_worker());
 }
 
+TEST_F(run_queue_test, is_worth_another_worker_for_short_jobs_that_let_others_into_their_lane) {
+  push(in_lane, 100);
+  in_lane.sharing.learn(nanoseconds(1'000), nanoseconds(50'000));
+  EXPECT_TRUE(queue.is_worth_another_worker());
+  in_lane.sharing.learn(nanoseconds(49'000), nanoseconds(50'000));
+  EXPECT_FALSE(queue.is_worth_another_worker());
+}
+
 }  // namespace
 }  // namespace offgil
