@@ -20,6 +20,7 @@ const names& names::get() noexcept { return the_names; }
 
 void intern_names() {
   the_names = names{.add_done_callback = interned("add_done_callback"),
+                    .args = interned("args"),
                     .asyncio_future_blocking = interned("_asyncio_future_blocking"),
                     .call_soon = interned("call_soon"),
                     .call_soon_threadsafe = interned("call_soon_threadsafe"),
@@ -27,8 +28,10 @@ void intern_names() {
                     .context = interned("context"),
                     .create_future = interned("create_future"),
                     .done = interned("done"),
+                    .func = interned("func"),
                     .get_debug = interned("get_debug"),
                     .get_loop = interned("get_loop"),
+                    .keywords = interned("keywords"),
                     .loop = interned("loop"),
                     .running_event_loop = interned("__asyncio_running_event_loop__"),
                     .set_exception = interned("set_exception"),

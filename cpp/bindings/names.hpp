@@ -8,6 +8,7 @@ namespace offgil::python {
 // Kept for ever.
 struct names {
   PyObject* add_done_callback;
+  PyObject* args;
   PyObject* asyncio_future_blocking;
   PyObject* call_soon;
   PyObject* call_soon_threadsafe;
@@ -15,8 +16,10 @@ struct names {
   PyObject* context;
   PyObject* create_future;
   PyObject* done;
+  PyObject* func;
   PyObject* get_debug;
   PyObject* get_loop;
+  PyObject* keywords;
   PyObject* loop;
   PyObject* running_event_loop;
   PyObject* set_exception;

@@ -9,7 +9,6 @@
 
 #include "callable_name.hpp"
 #include "errors.hpp"
-#include "partial_call.hpp"
 
 namespace offgil::python {
 namespace {
@@ -64,10 +63,8 @@ PyObject* invoke(const call& c) noexcept {
   return nullptr;
 }
 
-// The object that stands for a callable's code: a bound method's function, a function's code, what a partial
-// calls.
+// The object that stands for a callable's code: a bound method's function, a function's code.
 const void* code_of(PyObject* callable) noexcept {
-  if (const auto inner = partial_call_of(callable)) callable = inner->function;
   if (PyMethod_Check(callable)) callable = PyMethod_GET_FUNCTION(callable);
   if (PyFunction_Check(callable)) return PyFunction_GET_CODE(callable);
   if (PyCFunction_Check(callable)) return callable;
