@@ -17,6 +17,13 @@ inline PyMethodDef c_method(const char* name, fast_function function, const char
           METH_FASTCALL | METH_KEYWORDS, doc};
 }
 
+// Whether a call of such a method gives one argument at most, by position or by this name.
+inline bool gives_at_most(const char* name, Py_ssize_t nargs, PyObject* kwnames) noexcept {
+  const Py_ssize_t named = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
+  return nargs + named <= 1 &&
+         (named == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), name) == 0);
+}
+
 // The definition must live for ever.
 inline void add_c_method(const py::object& type, PyMethodDef& definition) {
   PyObject* const method = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &definition);

@@ -27,6 +27,7 @@
 #include <utility>
 #include <vector>
 
+#include "c_method.hpp"
 #include "clock.hpp"
 #include "concurrent_channel.hpp"
 #include "errors.hpp"
@@ -197,11 +198,10 @@ PyObject* give_exception(const concurrent_job& j) noexcept {
 
 // The one argument that there may be, by position or by name; null where it was left out. Throws TypeError.
 PyObject* only_argument(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
-  const Py_ssize_t named = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
-  if (nargs + named > 1 ||
-      (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), name) != 0))
+  if (!gives_at_most(name, nargs, kwnames))
     throw py::type_error(std::string("takes one argument at most: ") + name);
-  return nargs + named == 1 ? args[0] : nullptr;
+  const bool is_named = kwnames != nullptr && PyTuple_GET_SIZE(kwnames) != 0;
+  return nargs != 0 || is_named ? args[0] : nullptr;
 }
 
 // None, or seconds. Throws TypeError.

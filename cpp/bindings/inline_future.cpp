@@ -23,6 +23,7 @@
 #include <string>
 #include <utility>
 
+#include "c_method.hpp"
 #include "errors.hpp"
 #include "future_style.hpp"
 #include "loop_channel.hpp"
@@ -273,10 +274,7 @@ PyObject* end_by_user(PyObject* method, PyObject* self, PyObject* const* args, P
 
 // What the base refuses must not end the job.
 PyObject* cancel(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
-  const Py_ssize_t named = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
-  const bool is_refused = nargs + named > 1 || (named == 1 && PyUnicode_CompareWithASCIIString(
-                                                                  PyTuple_GET_ITEM(kwnames, 0), "msg") != 0);
-  if (is_refused) return call_base(base.cancel, self, args, nargs, kwnames);
+  if (!gives_at_most("msg", nargs, kwnames)) return call_base(base.cancel, self, args, nargs, kwnames);
   return end_by_user(base.cancel, self, args, nargs, kwnames);
 }
 
