@@ -96,6 +96,7 @@ class LoopThread:
         is_right = self._call.check()
         if self._share.warmup:
             await self._run_phase(self._share.load(submit, is_right, clock(), warming_up=True))
+        self._look_after_itself()  # what the warm-up has taken does not count
         self.ready.set_result(None)
         start = await asyncio.wrap_future(self.start_ns)
         load = self._share.load(submit, is_right, start)

@@ -148,6 +148,8 @@ class _Measurement:
             self._interval = min(max(seconds / _POINTS, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
 
     def run(self) -> Round:
+        # Before any loop hears of the start: a hundred quick jobs are over before we awake.
+        before, watch = self._snapshot(), CpuWatch()
         start = clock() + _HEAD_START
         for thread in self._threads:
             thread.start_ns.set_result(start)
@@ -155,7 +157,6 @@ class _Measurement:
         self._loads: list[Load] = [load for load, _ in begun]
         self._probes: list[LagProbe] = [probe for _, probe in begun]
         self._sleep_until(start)
-        before, watch = self._snapshot(), CpuWatch()
         self._start, self._ended_then, begin = start, 0, start
         self._looked: float = start
         self._busy_then = before.stats.worker_busy_seconds if before.stats else ()
