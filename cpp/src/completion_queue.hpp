@@ -48,6 +48,9 @@ class completion_queue : public completion_sink {
     return newest == attended() ? job_list() : job_list::from_newest(newest);
   }
 
+  // Consumer only, while it attends: whether nothing has arrived since the last take().
+  bool is_empty() const noexcept { return head_.load(std::memory_order_relaxed) == attended(); }
+
   // Consumer only: stops attending. False when something has arrived since the last take().
   bool fall_asleep() noexcept {
     job* mark = attended();

@@ -76,6 +76,19 @@ class job_list {
     return j;
   }
 
+  // Takes those out that `is_wanted`; the others keep their order.
+  template <class Predicate>
+  job_list take_if(Predicate is_wanted) noexcept {
+    job_list taken;
+    job_list left;
+    while (!empty()) {
+      job& j = pop_front();
+      (is_wanted(j) ? taken : left).push_back(j);
+    }
+    *this = std::move(left);
+    return taken;
+  }
+
   // Gives the jobs up as a chain, oldest first.
   job* release() noexcept {
     tail_ = nullptr;

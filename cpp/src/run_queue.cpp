@@ -70,20 +70,12 @@ run_queue::claim run_queue::take() {
   return portion_taken;
 }
 
-job_list run_queue::take_all(const completion_sink* only, std::size_t spared) {
-  job_list taken;
-  for (auto& [priority, level] : levels_) {
-    job_list left;
-    while (!level.empty()) {
-      job& j = level.pop_front();
-      const bool stays = spared != 0 || (only != nullptr && j.destination != only);
-      if (spared != 0) --spared;
-      (stays ? left : taken).push_back(j);
-    }
-    level = std::move(left);
-  }
-  size_ -= taken.size();
-  return taken;
+job_list run_queue::take_all(const completion_sink* only, std::size_t spared) noexcept {
+  return take_if([&](const job& j) {
+    const bool stays = spared != 0 || (only != nullptr && j.destination != only);
+    if (spared != 0) --spared;
+    return !stays;
+  });
 }
 
 bool run_queue::is_worth_another_worker() const noexcept {

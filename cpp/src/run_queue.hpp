@@ -48,7 +48,16 @@ class run_queue {
   claim take();
 
   // Takes everything but the next `spared` jobs, or only what goes back to one destination.
-  job_list take_all(const completion_sink* only = nullptr, std::size_t spared = 0);
+  job_list take_all(const completion_sink* only = nullptr, std::size_t spared = 0) noexcept;
+
+  // Takes the jobs that `is_wanted`.
+  template <class Predicate>
+  job_list take_if(Predicate is_wanted) noexcept {
+    job_list taken;
+    for (auto& [priority, level] : levels_) taken.push_back(level.take_if(is_wanted));
+    size_ -= taken.size();
+    return taken;
+  }
 
   // Whether what waits is worth waking one more worker, who costs about as much as `worth_a_wake_up` of work.
   // Taken from the next job as a typical one. Short jobs in a lane are not, if they would only queue for it.

@@ -17,6 +17,9 @@ thread_local worker* this_worker = nullptr;
 
 constexpr std::chrono::milliseconds sentinel_period{1};
 
+// Withdrawn jobs that nobody looks for.
+constexpr std::size_t few_withdrawn = 1024;
+
 void hand_back(job_list jobs) noexcept {
   while (!jobs.empty()) {
     job& j = jobs.pop_front();
@@ -131,35 +134,53 @@ bool worker_pool::wait_until_admitted(const job& j, std::chrono::nanoseconds at_
 
 bool worker_pool::cancel(job& j, bool abandon) noexcept {
   if (!(abandon ? j.cancel() : j.withdraw())) return false;
+  bool makes_room = false;
+  bool are_many = false;
   {
     const std::lock_guard lock(mutex_);
-    if (!j.accepted) return true;  // leaves the line without a trace when its turn comes
-    cancelled_waiting_.fetch_add(1, std::memory_order_release);
+    makes_room = j.accepted && max_pending_ != 0;  // one in the line leaves no trace
+    if (j.accepted) cancelled_waiting_.fetch_add(1, std::memory_order_release);
+    const std::size_t linked = queue_.size() + line_.size() + idle_watchers_.size();
+    are_many = ++withdrawn_since_sweep_ > std::max(few_withdrawn, linked / 2);
   }
-  if (max_pending_ != 0) serve_line();
+  if (makes_room) serve_line();
+  if (are_many) sweep();
   return true;
 }
 
+// A withdrawn job stays where it is linked until a worker comes by, which takes as long as jobs do. So that
+// they do not pile up meanwhile, they are looked for when they may be more than the others.
+void worker_pool::sweep() noexcept {
+  withdraw([this] {
+    withdrawn_since_sweep_ = 0;
+    collect();
+    job_list found = queue_.take_if(never_started);
+    found.push_back(line_.take_if(never_started));
+    found.push_back(idle_watchers_.take_if(never_started));
+    line_length_.store(line_.size(), std::memory_order_relaxed);
+    return found;
+  });
+}
+
 std::size_t worker_pool::cancel_waiting() noexcept {
-  return withdraw([this] { return take_waiting(); }, refusal::none);
+  return withdraw([this] { return take_waiting(refusal::none); });
 }
 
 std::size_t worker_pool::cancel_unclaimed(const completion_sink* only) noexcept {
-  return withdraw(
-      [this, only] {
-        take_back_claimed();
-        return queue_.take_all(only, searching_);
-      },
-      refusal::none);
+  return withdraw([this, only] {
+    take_back_claimed();
+    return queue_.take_all(only, searching_);
+  });
 }
 
 void worker_pool::break_down() noexcept {
   close();
-  withdraw([this] { return take_waiting(); }, refusal::broken);
+  withdraw([this] { return take_waiting(refusal::broken); });
 }
 
 // Under mutex_, like the next.
-job_list worker_pool::take_waiting() noexcept {
+job_list worker_pool::take_waiting(refusal why) noexcept {
+  withdrawn_as_ = why;
   // What a worker has claimed and not laid out yet, it withdraws itself: see run().
   withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
   take_back_claimed();
@@ -173,7 +194,7 @@ void worker_pool::take_back_claimed() noexcept {
 }
 
 template <class Choice>
-std::size_t worker_pool::withdraw(Choice choose, refusal why) noexcept {
+std::size_t worker_pool::withdraw(Choice choose) noexcept {
   job_list withdrawn;
   job_list told;
   std::size_t count = 0;
@@ -181,7 +202,6 @@ std::size_t worker_pool::withdraw(Choice choose, refusal why) noexcept {
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
-    withdrawn_as_ = why;
     withdrawn = choose();
     queue_length_.store(queue_.size(), std::memory_order_relaxed);
     call = reserve_worker_for_backlog();  // for others, who stood behind a job that runs

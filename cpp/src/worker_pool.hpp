@@ -140,8 +140,9 @@ class worker_pool final : private io_threads::guest {
   void run_one(worker& self, job& j) noexcept;
   void withdraw_portion(worker& self, job& first) noexcept;
   template <class Choice>
-  std::size_t withdraw(Choice choose, refusal why) noexcept;
-  job_list take_waiting() noexcept;
+  std::size_t withdraw(Choice choose) noexcept;
+  void sweep() noexcept;
+  job_list take_waiting(refusal why) noexcept;
   void take_back_claimed() noexcept;
   std::size_t count_withdrawn(const job_list& jobs) noexcept;
   job_list take_idle_watchers() noexcept;
@@ -188,10 +189,11 @@ class worker_pool final : private io_threads::guest {
   job_list idle_watchers_;
   unsigned parked_ = 0;
   unsigned searching_ = 0;
-  unsigned withdrawals_under_way_ = 0;  // calls of cancel_waiting() that have jobs yet to hand back
-  refusal withdrawn_as_ = refusal::none;
-  std::condition_variable admitted_;  // jobs have left the line
-  clock::time_point last_look_{};     // at what the workers are doing
+  unsigned withdrawals_under_way_ = 0;     // calls of cancel_waiting() that have jobs yet to hand back
+  refusal withdrawn_as_ = refusal::none;   // by the last who withdrew all
+  std::size_t withdrawn_since_sweep_ = 0;  // one by one, by cancel()
+  std::condition_variable admitted_;       // jobs have left the line
+  clock::time_point last_look_{};          // at what the workers are doing
 
   // Written under mutex_, read anywhere:
   std::atomic<std::uint64_t> submitted_{0};  // without what the intake holds

@@ -32,6 +32,16 @@ TEST_F(job_list_of_four, is_first_in_first_out) {
   EXPECT_EQ(emptied(std::move(list)), (order{0, 1, 2, 3}));
 }
 
+TEST_F(job_list_of_four, gives_those_up_that_are_wanted) {
+  job_list list;
+  for (job& j : jobs) list.push_back(j);
+  job_list taken = list.take_if([this](const job& j) { return &j == &jobs[1] || &j == &jobs[3]; });
+  EXPECT_EQ(taken.size(), 2U);
+  EXPECT_EQ(list.size(), 2U);
+  EXPECT_EQ(emptied(std::move(taken)), (order{1, 3}));
+  EXPECT_EQ(emptied(std::move(list)), (order{0, 2}));
+}
+
 TEST_F(job_list_of_four, takes_others_before_its_own) {
   job_list list;
   list.push_back(jobs[2]);

@@ -45,6 +45,80 @@ TEST(worker_pool_cancel, withdraws_a_job_that_waits_and_it_never_runs) {
   EXPECT_EQ(pool.stats().completed, 1U);
 }
 
+TEST(worker_pool_cancel, does_not_let_withdrawn_jobs_pile_up_behind_a_long_one) {
+  constexpr std::size_t many = 10'000;
+  consumer back;
+  kind_of quick([](test_job&) {});
+  blocker busy(back);
+  std::vector<test_job> jobs(many);
+  test_job kept(quick, back.queue);
+  worker_pool pool(with_workers(1));
+  ASSERT_TRUE(busy.occupies_a_worker_of(pool));
+  pool.submit(kept);
+  for (test_job& j : jobs) {
+    pool.submit(j.prepare(quick, back.queue));
+    EXPECT_TRUE(pool.cancel(j));
+  }
+  EXPECT_TRUE(back.receive(many / 2)) << "while the worker is busy";
+  EXPECT_EQ(pool.stats().pending, 1U);
+  EXPECT_EQ(pool.stats().cancelled, many);
+  busy.release();
+  ASSERT_TRUE(back.receive(many / 2 + 2));
+  EXPECT_TRUE(back.has_nothing());
+  EXPECT_EQ(kept.runs, 1);
+  for (const test_job& j : jobs) EXPECT_EQ(j.runs, 0);
+  EXPECT_EQ(pool.stats().completed, 2U);
+}
+
+TEST(worker_pool_cancel, does_not_let_those_pile_up_that_gave_up_in_line_or_waiting_for_the_end) {
+  constexpr std::size_t many = 5'000;
+  consumer back;
+  kind_of quick([](test_job&) {});
+  blocker busy(back);
+  test_job fills(quick, back.queue);
+  std::vector<test_job> in_line(many);
+  std::vector<test_job> watchers(many);
+  worker_pool pool(with_workers(1, 1));
+  ASSERT_TRUE(busy.occupies_a_worker_of(pool));
+  ASSERT_EQ(pool.submit(fills), admission::accepted);
+  for (test_job& j : in_line) {
+    ASSERT_EQ(pool.submit(j.prepare(quick, back.queue), worker_pool::when_full::wait_in_line),
+              admission::in_line);
+    EXPECT_TRUE(pool.cancel(j));
+  }
+  EXPECT_TRUE(back.receive(many / 2)) << "of the line";
+  for (test_job& j : watchers) {
+    pool.notify_when_idle(j.prepare(quick, back.queue));
+    EXPECT_TRUE(pool.cancel(j));
+  }
+  EXPECT_TRUE(back.receive(many)) << "of the watchers, too";
+  EXPECT_EQ(pool.stats().cancelled, 0U);
+  busy.release();
+  ASSERT_TRUE(back.receive(many / 2 + 2));
+  EXPECT_TRUE(back.has_nothing());
+}
+
+// Where nobody else is left to see that the pool is idle.
+TEST(worker_pool_cancel, tells_who_waits_for_the_end_when_the_last_jobs_are_swept_out) {
+  constexpr std::size_t many = 3'000;
+  consumer back;
+  consumer told;
+  kind_of quick([](test_job&) {});
+  for (int round = 0; round < 20; ++round) {
+    std::vector<test_job> jobs(many);
+    test_job watcher(quick, told.queue);
+    worker_pool pool(with_workers(2));
+    for (test_job& j : jobs)
+      pool.submit(j.prepare(quick, back.queue), worker_pool::when_full::refuse,
+                  worker_pool::wake_up::may_wait);
+    pool.notify_when_idle(watcher);
+    for (test_job& j : jobs) pool.cancel(j);
+    EXPECT_TRUE(told.receive(1));
+    EXPECT_TRUE(back.receive(many));
+    pool.close();
+  }
+}
+
 TEST(worker_pool_cancel, lets_a_running_job_end_and_counts_it_as_cancelled) {
   consumer back;
   blocker busy(back);
