@@ -76,9 +76,6 @@ def hold_callbacks(executor: Any, workers: int, told: threading.Event) -> None:
 # Scripts get the module of the executor as their first argument.
 PRELUDE = """
     import asyncio, concurrent.futures, gc, importlib, os, signal, sys, threading, time, warnings
-
-    # What a terminal gives to a program; a background job may be started with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("ignore", DeprecationWarning)  # os.fork with threads
 
     ThreadPoolExecutor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor

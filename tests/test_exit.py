@@ -23,9 +23,6 @@ PRELUDE = """
     import asyncio, os, signal, sys, threading, time, warnings
     import offgil, offgil.examples as ex
 
-    # What a terminal gives to a program; a background job may be started with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
     kind, delivery, loop_kind = sys.argv[1:4]
     offgil.Pool._future_kind = kind
     warnings.simplefilter("ignore", DeprecationWarning)  # os.fork with threads
@@ -239,7 +236,6 @@ def test_the_expected_exits_are_those_of_plain_asyncio() -> None:
     """The codes and last lines this file expects are what the interpreter gives without a pool."""
     plain = """
         import asyncio, os, signal, sys
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # as in PRELUDE
         way = sys.argv[1]
         async def main():
             if way == "sigint":
