@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import dataclasses
 import functools
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -489,6 +491,110 @@ async def test_a_cancelled_close_can_be_called_again(pool: offgil.Pool, gate: Ga
     gate.open()
     await pool.aclose()
     assert all(f.done() for f in held)
+
+
+async def test_close_leaves_the_loop_to_an_initializer(make_pool: MakePool) -> None:
+    """aclose waits for one that needs the loop, and does not keep the loop from it."""
+    loop = asyncio.get_running_loop()
+    results: list[int] = []
+
+    def initialize() -> None:
+        results.append(asyncio.run_coroutine_threadsafe(asyncio.sleep(0, 7), loop).result(LIMIT))
+
+    await make_pool(1, initializer=initialize).aclose(timeout=LIMIT)
+    assert results == [7]
+
+
+async def test_close_leaves_the_loop_to_a_done_callback(make_pool: MakePool) -> None:
+    """The same for a callback of the pool's executor, which the pool's own thread calls."""
+    loop = asyncio.get_running_loop()
+    pool = make_pool(1)
+    results: list[int] = []
+
+    def call_back(future: concurrent.futures.Future[Any]) -> None:
+        results.append(asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01, 7), loop).result(LIMIT))
+
+    pool.executor.submit(ex.sleep, 0.05).add_done_callback(call_back)
+    await pool.aclose(timeout=LIMIT)
+    assert results == [7]
+
+
+async def test_close_in_time_names_an_initializer(make_pool: MakePool, gate: Gate) -> None:
+    """There is no job that would be named."""
+    pool = make_pool(1, initializer=gate)
+    with pytest.raises(TimeoutError, match="an initializer"):
+        await pool.aclose(timeout=0.01)
+    gate.open()
+    await pool.aclose(timeout=LIMIT)
+
+
+async def test_close_in_time_names_a_done_callback(make_pool: MakePool, gate: Gate) -> None:
+    """The same for a callback."""
+    pool = make_pool(1)
+    pool.executor.submit(ex.echo, 1).add_done_callback(lambda _: gate())
+    pool.executor.submit(ex.sleep, 0.05).add_done_callback(lambda _: gate())
+    with pytest.raises(TimeoutError, match="a done callback"):
+        await pool.aclose(timeout=0.2)
+    gate.open()
+    await pool.aclose(timeout=LIMIT)
+
+
+@pytest.mark.parametrize("door", ["submit", "run", "drain"])
+async def test_what_is_given_up_does_not_pile_up(
+    make_pool: MakePool, gate: Gate, door: str
+) -> None:
+    """A service that gives up on a pool that is stuck keeps nothing of it."""
+    pool = make_pool(1, max_pending=1 if door == "run" else None)
+    held = await gate.occupy(pool)
+    if door == "run":
+        held.append(pool.submit(ex.echo, 1))
+    given_up: list[weakref.ref[Any]] = []
+    for i in range(6000):
+        future: asyncio.Future[Any]
+        if door == "submit":
+            future = pool.submit(ex.echo, i)
+        elif door == "run":
+            future = pool._submit_in_line(ex.echo, i)
+        else:
+            future = pool._when_idle()
+        given_up.append(weakref.ref(future))
+        future.cancel()
+        del future
+        if i % 500 == 0:
+            await turns()
+    await turns()
+    await until(lambda: sum(each() is not None for each in given_up) < 3000)
+    assert pool.pending == len(held) - 1
+    gate.open()
+    await asyncio.gather(*held)
+
+
+@pytest.mark.parametrize("ends_by", ["aclose", "being dropped"])
+def test_a_loop_that_is_only_left_is_not_kept(flavour: Flavour, ends_by: str) -> None:
+    """A pool that ends elsewhere asks such a loop to let go, which it will never do.
+
+    uvloop's are never freed unless they are closed.
+    """
+
+    def leave_a_loop() -> weakref.ref[Any]:
+        loop = LOOPS["asyncio"]()
+
+        async def use_a_pool() -> offgil.Pool:
+            pool = flavour.new_pool(1)
+            await pool.submit(ex.echo, 1)
+            return pool
+
+        pool = loop.run_until_complete(use_a_pool())
+        if ends_by == "aclose":
+            run_in_new_loop(pool.aclose())
+        return weakref.ref(loop)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        left = [leave_a_loop() for _ in range(3)]
+        gc.collect()
+        gc.collect()
+    assert [each() for each in left] == [None] * 3
 
 
 async def test_close_ends_the_waiters_of_run(make_pool: MakePool, gate: Gate) -> None:

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <utility>
@@ -129,8 +130,11 @@ void dispatcher::run(member& self) noexcept {
     const py::gil_scoped_release idle;
     while (stand_by(self)) lead(self);
   }
-  const std::lock_guard lock(mutex_);
-  self.has_ended = true;
+  {
+    const std::lock_guard lock(mutex_);
+    self.has_ended = true;
+  }
+  ended_.notify_all();  // the condition outlives us: stop() joins
 }
 
 // Until another thread does, or it is time to stop.
@@ -220,6 +224,24 @@ void dispatcher::let_end() noexcept {
     stopping_ = true;
   }
   announced_.notify_one();
+}
+
+bool dispatcher::is_in_call() noexcept {
+  const std::lock_guard lock(mutex_);
+  return in_hand_ != nullptr || relieved_ != 0;
+}
+
+bool dispatcher::stop_within(std::chrono::nanoseconds at_most) noexcept {
+  let_end();
+  {
+    std::unique_lock lock(mutex_);
+    const auto have_ended = [this] {
+      return std::all_of(members_.begin(), members_.end(), [](const member& each) { return each.has_ended; });
+    };
+    if (!ended_.wait_for(lock, at_most, have_ended)) return false;
+  }
+  stop();
+  return true;
 }
 
 // A thread starts another one only before it ends itself: when none is left to join, none will come.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <list>
@@ -72,7 +73,13 @@ class dispatcher {
   // nowhere.
   void let_end() noexcept;
 
-  // The same, and joins the threads. Call without the GIL. Idempotent.
+  // Whether a call goes on that may block.
+  bool is_in_call() noexcept;
+
+  // let_end(), and waits for the threads. False on timeout. Call without the GIL, like the next.
+  bool stop_within(std::chrono::nanoseconds at_most) noexcept;
+
+  // The same without a limit, and joins the threads. Idempotent.
   void stop() noexcept;
 
   bool is_on_own_thread() const noexcept;
@@ -109,6 +116,7 @@ class dispatcher {
   std::mutex mutex_;           // never held by who asks for the GIL
   std::condition_variable announced_;
   std::condition_variable over_;
+  std::condition_variable ended_;
   // Guarded by mutex_:
   announced* first_ = nullptr;
   bool is_urgent_ = false;

@@ -50,6 +50,12 @@ void restore_raised(py::object exception) noexcept {
 #endif
 }
 
+bool clear_if_done_already() noexcept {
+  if (PyErr_ExceptionMatches(exceptions::get().invalid_state) == 0) return false;
+  PyErr_Clear();
+  return true;
+}
+
 // OSError finds the subclass that belongs to an errno.
 void set_os_error(const std::system_error& e) noexcept {
   PyObject* const arguments = Py_BuildValue("(is)", e.code().value(), e.what());

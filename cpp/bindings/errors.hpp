@@ -39,6 +39,10 @@ py::object take_raised() noexcept;
 // The same way back.
 void restore_raised(py::object exception) noexcept;
 
+// Clears the exception that is set if it is a future's that is done already: its user has ended it himself,
+// and has the last word. False: it is another one.
+bool clear_if_done_already() noexcept;
+
 // Sets the OSError that belongs to an error of the operating system.
 void set_os_error(const std::system_error& e) noexcept;
 

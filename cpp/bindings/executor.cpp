@@ -174,7 +174,8 @@ void executor::wait_until_over() {
     }
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   }
-  if (owns_core_) core_->join();
+  while (owns_core_ && !core_->join(between_signals))
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
 template <PyObject* (executor::*door)(const submitted_call&)>

@@ -25,8 +25,9 @@ class future_style {
   virtual PyObject* future_of(bridge_job& j) const noexcept = 0;
 
   // First pass: puts the outcome of a job that was handed back into its future, unless that is done already.
-  // Runs no callback.
-  virtual void resolve(bridge_job& j) noexcept = 0;
+  // Runs no callback, but calls the loop's call_soon(). False with an exception set that is not about the
+  // future: of a signal handler, which Python runs wherever it gets to run code.
+  virtual bool resolve(bridge_job& j) noexcept = 0;
 
   // Second pass: runs the callbacks that the style keeps to itself. False with an exception set when one
   // ended with what is not for a loop's exception handler (KeyboardInterrupt, SystemExit).

@@ -11,10 +11,11 @@
 // - its iterator, which is the future itself: `await` makes no iterator object;
 // - cancel(), which withdraws the job.
 //
-// Order stays asyncio's: callbacks run in the order in which they were added, those of one future before
-// those of the next. The kept callback is always the first; whenever it cannot run inside a drain (the state
-// was changed by cancel() or set_result(), or a callback is added between the drain's two passes) it goes
-// through call_soon ahead of the others.
+// The callbacks of one future run in the order in which they were added. The kept one is always the first and
+// runs inside the drain, the others in the loop's next turn, as all of asyncio's do. Whenever it cannot run
+// inside a drain (the state was changed by cancel() or set_result(), or a callback is added between the
+// drain's two passes) or should not, because a loop in debug mode watches each callback, it goes through
+// call_soon ahead of the others.
 #include <pybind11/pybind11.h>
 
 #include <array>
@@ -216,9 +217,10 @@ PyObject* remove_done_callback(PyObject* self, PyObject* callback) noexcept {
   inline_job& j = job_of(self);
   long removed = 0;
   if (j.callback != nullptr) {
-    const int equal = PyObject_RichCompareBool(j.callback, callback, Py_EQ);
+    const auto compared = py::reinterpret_borrow<py::object>(j.callback);  // __eq__ may do anything
+    const int equal = PyObject_RichCompareBool(compared.ptr(), callback, Py_EQ);
     if (equal < 0) return nullptr;
-    if (equal != 0) {
+    if (equal != 0 && j.callback == compared.ptr()) {
       drop_kept(j);
       removed = 1;
     }
@@ -346,11 +348,13 @@ PyObject* iterate_by_base(PyObject* self, PyObject*) noexcept {
   return base.type->tp_iter(self);
 }
 
+// The base is asked as well, which may have been iterated by its unbound method.
 PyObject* get_blocking(PyObject* self, void*) noexcept {
-  const inline_job& j = job_of(self);
+  inline_job& j = job_of(self);
   if (has(j, is_awaited)) Py_RETURN_TRUE;
-  if (has(j, base_is_iterated)) return get_of_base(base.blocking, self);
-  Py_RETURN_FALSE;
+  PyObject* const by_base = get_of_base(base.blocking, self);
+  if (by_base == Py_True) set(j, base_is_iterated);
+  return by_base;
 }
 
 int set_blocking(PyObject* self, PyObject* value, void*) noexcept {
@@ -367,7 +371,10 @@ int set_blocking(PyObject* self, PyObject* value, void*) noexcept {
 
 PyMethodDef add_done_callback_definition = {
     "add_done_callback", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&add_done_callback)),
-    METH_FASTCALL | METH_KEYWORDS, nullptr};
+    METH_FASTCALL | METH_KEYWORDS,
+    "add_done_callback($self, fn, /, *, context=None)\n--\n\n"
+    "Call fn(self) in `context` when the future is done: the first one where the result is delivered, the\n"
+    "others, and all of a future that is done, in the event loop's next turn."};
 
 // A task asks for three attributes on every suspension; they are found without a search through the types.
 PyObject* get_attribute(PyObject* self, PyObject* name) noexcept {
@@ -418,15 +425,23 @@ void destroy(PyObject* self) noexcept {
   if ((base.type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) Py_DECREF(type);
 }
 
-PyMethodDef methods[] = {add_done_callback_definition,
-                         {"remove_done_callback", &remove_done_callback, METH_O, nullptr},
-                         {"cancel", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&cancel)),
-                          METH_FASTCALL | METH_KEYWORDS, nullptr},
-                         {"set_result", &set_result, METH_O, nullptr},
-                         {"set_exception", &set_exception, METH_O, nullptr},
-                         {"__await__", &iterate_by_base, METH_NOARGS | METH_COEXIST, nullptr},
-                         {"__iter__", &iterate_by_base, METH_NOARGS | METH_COEXIST, nullptr},
-                         {nullptr, nullptr, 0, nullptr}};
+PyMethodDef methods[] = {
+    add_done_callback_definition,
+    {"remove_done_callback", &remove_done_callback, METH_O,
+     "remove_done_callback($self, fn, /)\n--\n\n"
+     "Remove every callback that equals fn; return how many."},
+    {"cancel", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&cancel)), METH_FASTCALL | METH_KEYWORDS,
+     "cancel($self, /, msg=None)\n--\n\n"
+     "Cancel the future, and withdraw its job if that still waits. False if it is done."},
+    {"set_result", &set_result, METH_O,
+     "set_result($self, result, /)\n--\n\n"
+     "End the future with a result of your own; its job is withdrawn if it waits."},
+    {"set_exception", &set_exception, METH_O,
+     "set_exception($self, exception, /)\n--\n\n"
+     "End the future with an exception of your own; its job is withdrawn if it waits."},
+    {"__await__", &iterate_by_base, METH_NOARGS | METH_COEXIST, nullptr},
+    {"__iter__", &iterate_by_base, METH_NOARGS | METH_COEXIST, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef properties[] = {{"_asyncio_future_blocking", &get_blocking, &set_blocking, nullptr, nullptr},
                             {"_callbacks", &get_callbacks, nullptr, nullptr, nullptr},
@@ -519,11 +534,13 @@ class inline_style final : public future_style {
 
   PyObject* future_of(bridge_job& j) const noexcept override { return future_of_job(j); }
 
-  void resolve(bridge_job& base_job) noexcept override {
+  bool resolve(bridge_job& base_job) noexcept override {
     auto& j = static_cast<inline_job&>(base_job);
-    if (has(j, is_done)) return;
+    if (has(j, is_done)) return true;
     set(j, is_done);
     PyObject* const self = future_of_job(j);
+    py::object raised;
+    if (channel_of(j)->loop_debugs() && !schedule_kept(self)) raised = take_raised();
     outcome of_job(j);
     PyObject* done = nullptr;
     if (of_job.is_cancelled()) {
@@ -537,9 +554,12 @@ class inline_style final : public future_style {
       PyObject* const exception = of_job.exception();
       done = call_base(base.set_exception, self, &exception, 1);
     }
-    // Whoever went behind our back, through an unbound method, has the last word.
-    if (done == nullptr) PyErr_Clear();
     Py_XDECREF(done);
+    if (done == nullptr && !clear_if_done_already() && !raised) raised = take_raised();
+    PyErr_Clear();
+    if (!raised) return true;
+    restore_raised(std::move(raised));
+    return false;
   }
 
   bool run_callbacks(bridge_job& base_job, loop_channel& channel) noexcept override {
@@ -551,7 +571,7 @@ class inline_style final : public future_style {
     const bool stand_in = shared_done_future != nullptr && has(j, ended_plainly) && is_task_wakeup(callback);
     ++channel.core().counters.inline_wakeups;
     const bool goes_on = call_in_context(callback, context, stand_in ? shared_done_future : self) ||
-                         channel.report_callback_error(callback, self);
+                         channel.report_callback_error(callback, context, self);
     Py_DECREF(callback);
     Py_DECREF(context);
     return goes_on;
@@ -572,7 +592,9 @@ future_style& inline_futures() noexcept {
 }
 
 void prepare_inline_futures() {
-  const auto asyncio = py::module_::import("asyncio");
+  // What asyncio.Future is unless somebody has replaced it by the one written in Python, as nest_asyncio
+  // does.
+  const auto asyncio = py::module_::import("_asyncio");
   const py::object future = asyncio.attr("Future");
   const auto kept = [&future](const char* name) {
     return future.attr(name).cast<py::object>().release().ptr();

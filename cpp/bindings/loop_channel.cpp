@@ -30,6 +30,39 @@ bool try_call(const py::object& loop, PyObject* method, PyObject* argument) noex
   return result != nullptr;
 }
 
+// The context that Python code of this thread runs in, left or entered for as long as one of these lives.
+class context_left {
+ public:
+  context_left() noexcept : left_(py::reinterpret_borrow<py::object>(PyThreadState_Get()->context)) {
+    if (!left_ || PyContext_Exit(left_.ptr()) == 0) return;
+    PyErr_Clear();  // the thread's own, which nobody has entered
+    left_ = py::object();
+  }
+  ~context_left() {
+    if (left_ && PyContext_Enter(left_.ptr()) != 0) PyErr_Clear();
+  }
+  context_left(const context_left&) = delete;
+  context_left& operator=(const context_left&) = delete;
+
+ private:
+  py::object left_;
+};
+
+class context_entered {
+ public:
+  explicit context_entered(PyObject* context) : context_(context) {
+    if (PyContext_Enter(context) != 0) throw py::error_already_set();
+  }
+  ~context_entered() {
+    if (PyContext_Exit(context_) != 0) PyErr_Clear();
+  }
+  context_entered(const context_entered&) = delete;
+  context_entered& operator=(const context_entered&) = delete;
+
+ private:
+  PyObject* const context_;
+};
+
 }  // namespace
 
 loop_channel::loop_channel(std::shared_ptr<pool_core> core, std::shared_ptr<mailbox> box, py::handle loop)
@@ -62,7 +95,11 @@ void loop_channel::watch() {
     self->flush_is_scheduled_ = false;
     self->flush_wake_up();
   });
-  if (mailbox_->is_watched()) loop().attr("add_reader")(mailbox_->fd(), drain_callable_);
+  context_ = py::reinterpret_steal<py::object>(PyContext_New());
+  if (!context_) throw py::error_already_set();
+  if (!mailbox_->is_watched()) return;
+  const context_entered empty(context_.ptr());  // the loop copies the current one
+  loop().attr("add_reader")(mailbox_->fd(), drain_callable_);
 }
 
 py::object loop_channel::loop() const {
@@ -84,11 +121,14 @@ bool loop_channel::loop_is_gone() const {
 
 // ---- to the pool ----
 
-void loop_channel::enter() noexcept {
+void loop_channel::enter() {
   if (in_flight_++ != 0) return;
   held_loop_ = loop();
   token_ = py::reinterpret_borrow<py::object>(running_loop_token());
-  look_whether_loop_debugs();
+  if (look_whether_loop_debugs()) return;
+  const py::error_already_set raised;
+  leave();
+  throw py::error_already_set(raised);
 }
 
 PyObject* loop_channel::loop_getter() {
@@ -110,21 +150,19 @@ void loop_channel::leave() noexcept {
 }
 
 worker_pool::admission loop_channel::submit(bridge_job& j, worker_pool::when_full policy) {
+  const auto wake = wake_up_for(j);
   j.destination = mailbox_.get();
-  const auto answer = core_->engine().submit(j, policy, wake_up_for(j));
+  const auto answer = core_->engine().submit(j, policy, wake);
   const bool taken = answer == worker_pool::admission::accepted || answer == worker_pool::admission::in_line;
   if (!taken) j.destination = nullptr;
   return answer;
 }
 
 // Short jobs wait for others, at most until the end of the drain or of the loop's turn.
-worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) noexcept {
+worker_pool::wake_up loop_channel::wake_up_for(const bridge_job& j) {
   if (owed_.is_due_with(j.kind->estimate, in_flight_)) return worker_pool::wake_up::now;
   if (draining_ == 0 && !flush_is_scheduled_) {
-    if (!call_soon(flush_callable_.ptr(), nullptr, nullptr)) {
-      PyErr_Clear();
-      return worker_pool::wake_up::now;
-    }
+    if (!call_soon(flush_callable_.ptr(), nullptr, context_.ptr())) throw py::error_already_set();
     flush_is_scheduled_ = true;
   }
   return worker_pool::wake_up::may_wait;
@@ -134,10 +172,11 @@ void loop_channel::flush_wake_up() noexcept {
   if (owed_.pay()) core_->engine().flush_wake_up();
 }
 
-void loop_channel::hand_back_when_idle(bridge_job& j) noexcept {
+bool loop_channel::hand_back_when_idle(bridge_job& j) noexcept {
   j.destination = mailbox_.get();
   core_->engine().notify_when_idle(j);
-  if (core_->is_joined()) continue_next_turn();  // nobody else is left to call
+  // Where the dispatcher may be gone, nobody else is left to call.
+  return mailbox_->is_watched() || !core_->is_joined() || call_again();
 }
 
 void loop_channel::withdraw(bridge_job& j) noexcept {
@@ -151,38 +190,39 @@ bool loop_channel::drain() noexcept {
   if (!mailbox_) return true;                                  // detached meanwhile
   if (core_->engine().was_left_behind_by_fork()) return true;  // the parent's loop will do it
   const auto alive = shared_from_this();
-  mailbox_->clear_wakeup();
+  const context_left so_that_the_loop_can_call_again;
+  is_called_ = mailbox_->is_watched();  // until fall_asleep() its descriptor is readable
   ++draining_;
-  look_whether_loop_debugs();
   const auto delivered_before = delivered_;
   const auto begin = clock::now();
-  const pause reason = deliver(begin + time_budget);
+  const pause reason = look_whether_loop_debugs() ? deliver(begin + time_budget) : pause::error;
   if (delivered_ != delivered_before) {
     ++core_->counters.batches;
     if (core_->is_traced())
       core_->note_delivery({number_, begin, clock::now(), delivered_ - delivered_before});
   }
   --draining_;
-  if (reason != pause::none) {
+  if (reason == pause::out_of_time) return call_again();
+  if (reason == pause::error) {
     py::object raised = take_raised();
-    continue_next_turn();
-    if (raised) restore_raised(std::move(raised));
-    return reason != pause::error;
+    if (!call_again()) PyErr_Clear();
+    restore_raised(std::move(raised));
+    return false;
   }
-  if (in_flight_ == 0 && core_->engine().is_closed()) detach_threadsafe();
+  if (!is_in_use() && core_->engine().is_closed()) detach_threadsafe();
   return true;
 }
 
 loop_channel::pause loop_channel::deliver(clock::time_point until) noexcept {
   unsigned since_look = 0;
   for (;;) {
-    if (resolved_.empty()) resolve_some();
+    if (resolved_.empty() && !resolve_some()) return pause::error;
     if (resolved_.empty()) {
       flush_wake_up();
-      // Nothing to do, unless something has arrived just now. A drain further up the stack goes on attending.
-      if (draining_ > 1 || mailbox_->fall_asleep()) return pause::none;
+      if (fall_asleep()) return pause::none;
       continue;
     }
+    if (!call_again()) return pause::error;
     bridge_job& j = as_bridge(resolved_.pop_front());
     const bool goes_on = core_->futures().run_callbacks(j, *this);
     end(j);
@@ -196,23 +236,39 @@ loop_channel::pause loop_channel::deliver(clock::time_point until) noexcept {
   }
 }
 
-void loop_channel::resolve_some() noexcept {
+bool loop_channel::resolve_some() noexcept {
   if (arrived_.empty()) arrived_ = mailbox_->take();
-  for (unsigned n = 0; n < resolved_at_once && !arrived_.empty(); ++n) {
+  py::object raised;
+  for (unsigned n = 0; n < resolved_at_once && !arrived_.empty() && !raised; ++n) {
     bridge_job& j = as_bridge(arrived_.pop_front());
-    core_->futures().resolve(j);
+    if (!core_->futures().resolve(j)) raised = take_raised();
     j.discard_payload();
     resolved_.push_back(j);
   }
+  if (!raised) return true;
+  restore_raised(std::move(raised));
+  return false;
 }
 
-// A loop without the method, or with one that fails, is one to be careful with.
-void loop_channel::look_whether_loop_debugs() noexcept {
-  if (!held_loop_) return;
+// False: there is something to do, it has arrived just now. The descriptor is cleared before that is certain,
+// so that no wake-up is lost.
+bool loop_channel::fall_asleep() noexcept {
+  if (!mailbox_->is_empty()) return false;
+  if (mailbox_->is_watched()) {
+    mailbox_->clear_wakeup();
+    is_called_ = false;
+  }
+  return mailbox_->fall_asleep();
+}
+
+// False with an exception set, which may be a signal handler's.
+bool loop_channel::look_whether_loop_debugs() noexcept {
+  if (!held_loop_) return true;
   PyObject* const answer = PyObject_CallMethodNoArgs(held_loop(), names::get().get_debug);
-  loop_debugs_ = answer == nullptr || PyObject_IsTrue(answer) != 0;
+  const int truth = answer == nullptr ? -1 : PyObject_IsTrue(answer);
   Py_XDECREF(answer);
-  PyErr_Clear();
+  loop_debugs_ = truth > 0;
+  return truth >= 0;
 }
 
 void loop_channel::end(bridge_job& j) noexcept {
@@ -223,9 +279,26 @@ void loop_channel::end(bridge_job& j) noexcept {
   leave();
 }
 
-// The queue stays attended meanwhile, so that workers need not wake anybody.
-void loop_channel::continue_next_turn() noexcept {
-  if (!call_soon(drain_callable_.ptr(), nullptr, nullptr)) PyErr_Clear();  // a closed loop: see purge()
+// The queue stays attended meanwhile, so that workers need not wake anybody. False with an exception set that
+// a signal handler raised inside call_soon(), which is Python code; the loop will call all the same.
+bool loop_channel::call_again() noexcept {
+  if (is_called_ || !mailbox_) return true;
+  is_called_ = true;
+  if (mailbox_->is_watched()) {
+    mailbox_->ring();
+    return true;
+  }
+  if (call_soon(drain_callable_.ptr(), nullptr, context_.ptr())) return true;
+  py::object raised = take_raised();
+  const bool is_gone = guarded(true, [&] { return loop_is_gone(); });  // then see purge()
+  PyErr_Clear();
+  if (is_gone) return true;
+  if (core_->is_joined())
+    drain_soon_threadsafe();
+  else
+    mailbox_->ring();
+  restore_raised(std::move(raised));
+  return false;
 }
 
 void loop_channel::drain_soon_threadsafe() noexcept {
@@ -246,12 +319,13 @@ bool loop_channel::call_soon(PyObject* callback, PyObject* argument, PyObject* c
   return handle != nullptr;
 }
 
-bool loop_channel::report_callback_error(PyObject* callback, PyObject* future) noexcept {
+bool loop_channel::report_callback_error(PyObject* callback, PyObject* in, PyObject* future) noexcept {
   // As asyncio's Handle.
   for (PyObject* const leaves : {PyExc_SystemExit, PyExc_KeyboardInterrupt})
     if (PyErr_ExceptionMatches(leaves) != 0) return false;
   return guarded(false, [&] {
     const py::object raised = take_raised();
+    const context_entered of_callback(in);
     py::dict context;
     context["message"] = py::str("Exception in callback {!r}").format(py::handle(callback));
     context["exception"] = raised;
@@ -285,7 +359,11 @@ void loop_channel::detach_threadsafe() noexcept {
     if (loop_is_gone()) return 0;  // and what it watched with it
     const py::object at = loop();
     // The descriptor is closed with the last holder of the mailbox, so not before the loop has let go of it.
-    py::cpp_function unwatch([at, box] { at.attr("remove_reader")(box->fd()); });
+    // A loop that does not run any more must not be kept by what it has yet to call.
+    py::cpp_function unwatch([weak = loop_reference_, box] {
+      const py::object still_there = weak();
+      if (!still_there.is_none()) still_there.attr("remove_reader")(box->fd());
+    });
     const auto running = py::module_::import("asyncio").attr("_get_running_loop")();
     if (running.is(at))
       unwatch();

@@ -59,10 +59,11 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   pool_core& core() const noexcept { return *core_; }
 
   // A place in flight, taken before a job exists: making one runs Python code, during which another thread
-  // may close the pool, and must not detach the channel. It keeps the channel alive.
+  // may close the pool, and must not detach the channel. It keeps the channel alive. Taking one throws what
+  // the loop's get_debug() throws.
   class place {
    public:
-    explicit place(loop_channel& on) noexcept : on_(on) { on_.enter(); }
+    explicit place(loop_channel& on) : on_(on) { on_.enter(); }
     ~place() {
       if (!is_taken_) on_.leave();
     }
@@ -78,10 +79,12 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   };
 
   // Whether the pool has taken the job; only then it has a destination. The caller holds a place for it.
+  // Throws what a signal handler raised inside the loop's call_soon(); then it has not.
   worker_pool::admission submit(bridge_job& j, worker_pool::when_full policy);
 
-  // For a job that never goes through the run queue and ends when the pool is idle.
-  void hand_back_when_idle(bridge_job& j) noexcept;
+  // For a job that never goes through the run queue and ends when the pool is idle. False with an exception
+  // set as above, the job handed over all the same.
+  bool hand_back_when_idle(bridge_job& j) noexcept;
 
   // Takes back a job that its future no longer wants. Its arguments are released at once if it still waited.
   void withdraw(bridge_job& j) noexcept;
@@ -90,14 +93,18 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   // a task which awaits its futures one after the other does not suspend again inside a batch. Goes on until
   // nothing has arrived or a millisecond is over; the rest follows in the loop's next turn. False with an
   // exception set that must leave the loop.
+  //
+  // Before the first callback runs, it is certain that the loop will call drain() again: whatever becomes of
+  // this one, an exception may end it, or a callback may run the loop, nothing that has arrived is forgotten.
   bool drain() noexcept;
   void drain_soon_threadsafe() noexcept;
 
   // Calls `callback(argument)` in the loop's next turn, in `context`.
   bool call_soon(PyObject* callback, PyObject* argument, PyObject* context) noexcept;
 
-  // Gives an exception that left a callback to the loop's handler. False if it must leave the loop.
-  bool report_callback_error(PyObject* callback, PyObject* future) noexcept;
+  // Gives an exception that left a callback to the loop's handler, in the callback's context. False if it
+  // must leave the loop.
+  bool report_callback_error(PyObject* callback, PyObject* context, PyObject* future) noexcept;
 
   // Releases jobs that came back for a loop that is gone. Any thread.
   void drop_arrived_threadsafe() noexcept;
@@ -106,17 +113,18 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   void detach_threadsafe() noexcept;
 
  private:
-  worker_pool::wake_up wake_up_for(const bridge_job& j) noexcept;
+  worker_pool::wake_up wake_up_for(const bridge_job& j);
   void flush_wake_up() noexcept;
   enum class pause { none, out_of_time, error };
   pause deliver(clock::time_point until) noexcept;
-  void resolve_some() noexcept;
-  void continue_next_turn() noexcept;
+  bool resolve_some() noexcept;
+  bool fall_asleep() noexcept;
+  bool call_again() noexcept;
   void end(bridge_job& j) noexcept;
   std::shared_ptr<mailbox> give_mailbox_up() noexcept;
-  void enter() noexcept;
+  void enter();
   void leave() noexcept;
-  void look_whether_loop_debugs() noexcept;
+  bool look_whether_loop_debugs() noexcept;
 
   // The core keeps its channels as well: the two live until the channel is detached or its loop is gone.
   std::shared_ptr<pool_core> core_;
@@ -125,6 +133,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   py::object loop_reference_;  // weak
   py::object drain_callable_;  // these two hold the channel weakly: the loop must not keep it
   py::object flush_callable_;
+  py::object context_;  // an empty one, in which the loop calls them: not that of the first submit
 
   // These hold the loop, so that they are kept only while something is in flight, whose futures do so anyway.
   py::object token_;  // see running_loop_token()
@@ -136,7 +145,8 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   std::size_t in_flight_ = 0;
   std::uint64_t delivered_ = 0;
   owed_wake_up owed_;
-  unsigned draining_ = 0;  // more than one where a callback runs the loop
+  unsigned draining_ = 0;   // more than one where a callback runs the loop
+  bool is_called_ = false;  // the loop will call drain(), or the one that runs once more
   bool flush_is_scheduled_ = false;
   bool loop_debugs_ = false;
 };

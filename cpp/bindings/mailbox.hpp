@@ -27,9 +27,10 @@ class mailbox final : public completion_queue, private waker, private announced 
 
   bool is_watched() const noexcept { return descriptor_ != nullptr; }
   int fd() const noexcept { return descriptor_->fd(); }
-  void clear_wakeup() noexcept {
-    if (is_watched()) descriptor_->clear();
-  }
+  void clear_wakeup() noexcept { descriptor_->clear(); }
+
+  // Calls the consumer, without Python code on the calling thread.
+  void ring() noexcept { wake(); }
 
   loop_channel* owner = nullptr;  // guarded by the GIL
 

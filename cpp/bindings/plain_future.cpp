@@ -29,11 +29,11 @@ struct plain_job : bridge_job {
   }
 };
 
-// Whether the method could be called; errors are the user's doing, who has ended the future himself.
-void try_call(const py::object& future, PyObject* method, PyObject* argument) noexcept {
+// True also if the user has ended the future himself.
+bool call(const py::object& future, PyObject* method, PyObject* argument) noexcept {
   PyObject* const done = PyObject_CallMethodObjArgs(future.ptr(), method, argument, nullptr);
-  if (done == nullptr) PyErr_Clear();
   Py_XDECREF(done);
+  return done != nullptr || clear_if_done_already();
 }
 
 // Notices, one turn of the loop late, that the future was cancelled or ended by its user.
@@ -60,16 +60,13 @@ class plain_style final : public future_style {
     return static_cast<plain_job&>(j).future.ptr();
   }
 
-  void resolve(bridge_job& j) noexcept override {
+  bool resolve(bridge_job& j) noexcept override {
     const py::object& future = static_cast<plain_job&>(j).future;
-    if (guarded(true, [&] { return future.attr("done")().cast<bool>(); })) return;
+    if (guarded(true, [&] { return future.attr("done")().cast<bool>(); })) return PyErr_Occurred() == nullptr;
     const outcome of_job(j);
-    if (of_job.is_cancelled())
-      try_call(future, names::get().cancel, nullptr);
-    else if (of_job.value() != nullptr)
-      try_call(future, names::get().set_result, of_job.value());
-    else
-      try_call(future, names::get().set_exception, of_job.exception());
+    if (of_job.is_cancelled()) return call(future, names::get().cancel, nullptr);
+    if (of_job.value() != nullptr) return call(future, names::get().set_result, of_job.value());
+    return call(future, names::get().set_exception, of_job.exception());
   }
 
   bool run_callbacks(bridge_job&, loop_channel&) noexcept override { return true; }

@@ -95,8 +95,9 @@ py::object pool::when_idle() {
   const auto future = py::reinterpret_borrow<py::object>(core_->futures().future_of(*j));
   j->kind = &the_idle_kind();
   j->succeeded = true;
-  place.channel().hand_back_when_idle(*j);
+  const bool told = place.channel().hand_back_when_idle(*j);
   place.is_taken();
+  if (!told) throw py::error_already_set();
   return future;
 }
 
@@ -196,18 +197,26 @@ void bind_pool(py::module_& m) {
       "Refuse new jobs.");
   type.def(
       "_join",
-      [](pool& self) {
+      [](pool& self, double seconds) {
         self.core().check_not_forked();
-        self.core().join();
+        const std::chrono::duration<double> at_most(seconds);
+        if (!self.core().join(std::chrono::duration_cast<std::chrono::nanoseconds>(at_most))) return false;
         self.core().close();
+        return true;
       },
-      "After close(): wait for the threads of an idle pool to end.");
+      py::arg("seconds"), "After close(): wait for the threads of an idle pool to end. False on timeout.");
   type.def(
       "_cancel_waiting", [](pool& self) { return self.core().engine().cancel_waiting(); },
       "Cancel every job that has not started; return how many.");
   type.def(
       "_running_names", [](pool& self) { return running_names(self.core().engine()); },
       "Names of the jobs that run.");
+  type.def_property_readonly(
+      "_is_initializing", [](pool& self) { return self.core().is_initializing(); },
+      "Whether a worker has yet to call its initializer, or is inside.");
+  type.def_property_readonly(
+      "_is_calling_back", [](pool& self) { return self.core().is_calling_back(); },
+      "Whether a done callback of a native job runs.");
   type.def(
       "_is_on_own_thread", [](pool& self) { return self.core().is_on_own_thread(); },
       "Whether the calling thread is one of the workers.");

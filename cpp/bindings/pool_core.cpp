@@ -48,6 +48,7 @@ pool_core::pool_core(const options& with)
       python_kinds_(lane_),
       initializer_(with.initializer),
       initializers_to_begin_(with.engine.workers),
+      initializers_to_end_(with.initializer ? with.engine.workers : 0),
       has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
   if (initializer_) {
@@ -76,6 +77,7 @@ pool_core::~pool_core() {
 void pool_core::run_initializer() noexcept {
   const py::object initializer = --initializers_to_begin_ == 0 ? std::move(initializer_) : initializer_;
   PyObject* const result = PyObject_CallNoArgs(initializer.ptr());
+  --initializers_to_end_;
   Py_XDECREF(result);
   if (result != nullptr) return;
   log_exception("critical", "Exception in initializer:", {}, take_raised());
@@ -261,17 +263,19 @@ void pool_core::end_if_done() noexcept {
     dispatcher_->let_end();
 }
 
-void pool_core::join() noexcept {
-  if (engine_->was_left_behind_by_fork()) return;
+bool pool_core::join(std::chrono::nanoseconds at_most) noexcept {
+  if (engine_->was_left_behind_by_fork()) return true;
   is_joined_ = true;  // before another thread gets the GIL: it must not wait for one of these
   {
     const py::gil_scoped_release threads_may_need_it;
-    engine_->wait_until_finished(std::chrono::hours(24));
-    if (dispatcher_) dispatcher_->stop();
+    const auto until = clock::now() + at_most;
+    if (!engine_->wait_until_finished(at_most)) return false;
+    if (dispatcher_ && !dispatcher_->stop_within(until - clock::now())) return false;
   }
   for (const auto& each : concurrent_channels_) each->bring();
   wakeups_of_old_mailboxes_ = wakeups();
   mailboxes_.clear();  // no thread is left to touch them; channels that still deliver hold their own
+  return true;
 }
 
 // Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait.

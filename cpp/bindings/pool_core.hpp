@@ -84,10 +84,15 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // Refuses new jobs. Channels with nothing in flight are detached, the others detach themselves later.
   void close() noexcept;
 
-  // After close(), when the pool is idle: waits for the threads, with the GIL released.
-  void join() noexcept;
+  // After close(), when the pool is idle: waits for the threads, with the GIL released. False on timeout: an
+  // initializer or a callback still runs.
+  bool join(std::chrono::nanoseconds at_most) noexcept;
 
-  // Whether join() has begun, or is over: nobody may be left to wake a loop.
+  // Whether Python code runs on the pool's threads that is not a job.
+  bool is_initializing() const noexcept { return initializers_to_end_ != 0; }
+  bool is_calling_back() const noexcept { return dispatcher_ && dispatcher_->is_in_call(); }
+
+  // Whether join() has been called: nobody may be left to wake a loop.
   bool is_joined() const noexcept { return is_joined_; }
 
   // To be called when a channel has nothing in flight any more.
@@ -147,6 +152,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   python_kinds python_kinds_;
   py::object initializer_;  // null when all workers have begun: it may lead to who owns the pool
   unsigned initializers_to_begin_;
+  unsigned initializers_to_end_;
   const bool has_no_owner_;
   bool is_broken_ = false;
   bool is_buried_ = false;

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
@@ -19,6 +21,9 @@ T = TypeVar("T")
 
 #: Seconds that nobody waits: asyncio adds them to a time, which an int of any size could overflow.
 _FOR_EVER = 1e9
+#: Seconds that the threads of an idle pool take to end, if nothing holds them up.
+_MOSTLY_ENOUGH = 0.001
+_ALWAYS_ENOUGH = 1.0
 #: Jobs of one worker in a trace, which takes some 100 bytes for each.
 _MOST_TRACED = 1_000_000_000
 
@@ -159,10 +164,11 @@ class Pool(_core.Pool):
     async def aclose(self, *, cancel_pending: bool = False, timeout: float | None = None) -> None:
         """Refuse new jobs, wait for the accepted ones, and end the threads.
 
-        With ``cancel_pending`` the jobs that have not started are cancelled. After ``timeout``
-        seconds TimeoutError names the jobs that still run; the pool stays closed, and another
-        call goes on waiting. May be called again, and by several at once: all wait. Raises
-        RuntimeError, and changes nothing, inside one of the pool's own jobs.
+        With ``cancel_pending`` the jobs that have not started are cancelled. An initializer and
+        the done callbacks of `executor` are waited for as well. After ``timeout`` seconds
+        TimeoutError names what still runs; the pool stays closed, and another call goes on waiting.
+        May be called again, and by several at once: all wait. Raises RuntimeError, and changes
+        nothing, inside one of the pool's own jobs.
         """
         if timeout is not None:
             check_timeout(timeout)
@@ -176,13 +182,46 @@ class Pool(_core.Pool):
         try:
             async with asyncio.timeout(None if timeout is None else min(timeout, _FOR_EVER)):
                 await self._when_idle()
+                await self._threads_have_ended()
         except TimeoutError:
-            if self.pending or self.running:  # or it is only that nobody had time to tell
-                running = ", ".join(self._running_names()) or "none"
-                raise TimeoutError(
-                    f"the pool's jobs did not end within {timeout} s; still running: {running}"
-                ) from None
-        self._join()
+            await self._end_late(timeout)
+
+    async def _end_late(self, timeout: float | None) -> None:
+        """Raise what aclose() does after its time, unless all that is left is to tell it."""
+        late = f"the pool's jobs did not end within {timeout} s; still running: "
+        if self.pending or self.running:
+            raise TimeoutError(late + (", ".join(self._running_names()) or "none")) from None
+        others = [
+            *(["an initializer"] if self._is_initializing else []),
+            *(["a done callback"] if self._is_calling_back else []),
+        ]
+        if others:
+            raise TimeoutError(late + " and ".join(others)) from None
+        try:
+            async with asyncio.timeout(_ALWAYS_ENOUGH):
+                await self._threads_have_ended()
+        except TimeoutError:
+            raise TimeoutError(late + "a thread of the pool") from None
+
+    async def _threads_have_ended(self) -> None:
+        """Wait for the threads of an idle pool, which may need this loop before they end."""
+        if self._join(_MOSTLY_ENOUGH):
+            return
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def tell() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        def wait() -> None:
+            while not self._join(_FOR_EVER):
+                pass
+            with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
+                loop.call_soon_threadsafe(tell)
+
+        threading.Thread(target=wait, name=f"{self._name}-close", daemon=True).start()
+        await ended
 
     async def __aenter__(self) -> Self:
         return self
