@@ -289,6 +289,48 @@ def test_an_interrupt_during_the_final_join_does_no_harm() -> None:
         assert "Fatal" not in done.stderr and "terminate" not in done.stderr, explain(done)
 
 
+STUCK = (
+    PRELUDE
+    + """
+    pool = new_pool()
+
+    def for_ever(*_):
+        threading.Event().wait()
+
+    async def native():
+        pool.submit(ex.sleep, 1000)
+
+    async def python():
+        pool.submit(for_ever)
+
+    async def callback():
+        pool.executor.submit(ex.sleep, 0.05).add_done_callback(for_ever)
+
+    def impatient():
+        while True:
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    async def main():
+        await globals()[sys.argv[4]]()
+        while pool.running + pool.pending and sys.argv[4] == "callback":
+            await asyncio.sleep(0.001)
+
+    run(main())
+    threading.Thread(target=impatient, daemon=True).start()
+"""
+)
+
+
+@pytest.mark.timeout(60 + 3 * REPEATS)
+@pytest.mark.parametrize("what", ["native", "python", "callback"])
+def test_who_is_impatient_leaves_behind_what_is_stuck(what: str) -> None:
+    """The second Ctrl-C ends a program whose job or callback never will."""
+    for done in runs(STUCK, what):
+        assert done.returncode in (0, -signal.SIGINT), explain(done)
+        assert "Fatal" not in done.stderr and "terminate" not in done.stderr, explain(done)
+
+
 KILLED = (
     PRELUDE
     + """

@@ -531,12 +531,19 @@ async def test_close_in_time_names_an_initializer(make_pool: MakePool, gate: Gat
 async def test_close_in_time_names_a_done_callback(make_pool: MakePool, gate: Gate) -> None:
     """The same for a callback."""
     pool = make_pool(1)
-    pool.executor.submit(ex.echo, 1).add_done_callback(lambda _: gate())
     pool.executor.submit(ex.sleep, 0.05).add_done_callback(lambda _: gate())
     with pytest.raises(TimeoutError, match="a done callback"):
         await pool.aclose(timeout=0.2)
     gate.open()
     await pool.aclose(timeout=LIMIT)
+
+
+async def test_its_repr_says_that_it_is_closed(make_pool: MakePool) -> None:
+    """And how much there is to do."""
+    pool = make_pool(2, name="mine")
+    assert repr(pool) == "<Pool 'mine' workers=2 pending=0 running=0>"
+    await pool.aclose()
+    assert repr(pool) == "<Pool 'mine' closed workers=2 pending=0 running=0>"
 
 
 @pytest.mark.parametrize("door", ["submit", "run", "drain"])

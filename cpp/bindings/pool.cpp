@@ -212,6 +212,9 @@ void bind_pool(py::module_& m) {
       "_running_names", [](pool& self) { return running_names(self.core().engine()); },
       "Names of the jobs that run.");
   type.def_property_readonly(
+      "_is_closed", [](pool& self) { return self.core().engine().is_closed(); },
+      "Whether new jobs are refused.");
+  type.def_property_readonly(
       "_is_initializing", [](pool& self) { return self.core().is_initializing(); },
       "Whether a worker has yet to call its initializer, or is inside.");
   type.def_property_readonly(

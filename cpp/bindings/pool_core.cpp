@@ -278,26 +278,36 @@ bool pool_core::join(std::chrono::nanoseconds at_most) noexcept {
   return true;
 }
 
-// Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait.
+// Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait;
+// the next one leaves those alone that run, and callbacks: their threads hang when they ask for the GIL.
 void pool_core::leave_interpreter() noexcept {
   const auto alive = weak_from_this().lock();
   if (!alive && !is_buried_) return;  // being destroyed, which waits for the threads; or about to be
   if (engine_->was_left_behind_by_fork()) return;
   engine_->close();
   py::object interrupt;
-  for (bool finished = false; !finished;) {
-    {
-      const py::gil_scoped_release threads_may_need_it;
-      finished = engine_->wait_until_finished(between_signals);
+  const auto wait_for = [&](auto ended_within) {
+    for (;;) {
+      {
+        const py::gil_scoped_release threads_may_need_it;
+        if (ended_within(between_signals)) return true;
+      }
+      if (PyErr_CheckSignals() == 0) continue;
+      const bool is_the_second = static_cast<bool>(interrupt);
+      interrupt = take_raised();
+      if (is_the_second) return false;
+      engine_->cancel_waiting();
     }
-    if (finished || PyErr_CheckSignals() == 0) continue;
-    interrupt = take_raised();
-    engine_->cancel_waiting();
-  }
-  is_joined_ = true;
-  {
-    const py::gil_scoped_release thread_may_need_it;
-    if (dispatcher_) dispatcher_->stop();
+  };
+  is_joined_ = wait_for([this](auto at_most) { return engine_->wait_until_finished(at_most); });
+  bool have_ended = is_joined_;
+  if (have_ended && dispatcher_)
+    have_ended = wait_for([this](auto at_most) { return dispatcher_->stop_within(at_most); });
+  if (!have_ended) {
+    // Kept for ever: its threads touch it when they go on.
+    if (alive) static_cast<void>(std::make_unique<std::shared_ptr<pool_core>>(alive).release());
+    restore_raised(std::move(interrupt));
+    return;
   }
   for (const auto& each : concurrent_channels_) each->bring();
   const auto seen = channels_;

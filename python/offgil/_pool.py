@@ -237,6 +237,6 @@ class Pool(_core.Pool):
     def __repr__(self) -> str:
         stats: dict[str, Any] = self._counters()
         return (
-            f"<{type(self).__qualname__} {self._name!r} workers={self.workers} "
-            f"pending={stats['pending']} running={stats['running']}>"
+            f"<{type(self).__qualname__} {self._name!r}{' closed' if self._is_closed else ''} "
+            f"workers={self.workers} pending={stats['pending']} running={stats['running']}>"
         )
