@@ -215,6 +215,43 @@ def test_many_callers_in_a_small_queue(
     assert sorted(results) == sorted(1000 * n + i for n in range(6) for i in range(200))
 
 
+CLOSED_BY_A_JOB = (
+    PRELUDE
+    + """
+    executor = ThreadPoolExecutor(1, max_pending=1)
+    in_line = threading.Event()
+
+    def job():
+        in_line.wait(20)
+        executor.shutdown(wait=False)
+
+    running = executor.submit(job)
+    while not running.running():
+        time.sleep(0.001)
+    waiting = executor.submit(abs, -1)
+    sys.setswitchinterval(1000)  # the job cannot go on before the main thread waits for room
+    in_line.set()
+    try:
+        executor.submit(x)
+    except RuntimeError as error:
+        print(error)
+    waiting.result(20)
+    running.result(20)
+"""
+)
+
+
+def test_a_job_shuts_its_executor_down_while_a_caller_waits(
+    only_ours: Kind, freed_shim: dict[str, str]
+) -> None:
+    """The caller is refused; the future that nobody got is released once.
+
+    It was released twice, the second time when it had been freed.
+    """
+    out = check_script(CLOSED_BY_A_JOB, only_ours.module, **freed_shim)
+    assert out == "cannot schedule new futures after shutdown\n"
+
+
 INTERRUPTED = (
     PRELUDE
     + """

@@ -57,6 +57,7 @@ void concurrent_channel::give_place_back() noexcept {
 worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block) {
   constexpr std::size_t jobs_per_look = 64;
   take_place();
+  py::handle(future_of(j)).inc_ref();  // the job's
   worker_pool& engine = core_.engine();
   j.destination = this;
   const bool call = owed_.is_due_with(j.kind->estimate, in_flight_);
@@ -69,6 +70,7 @@ worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block)
   }
   if (answer != worker_pool::admission::accepted) {
     j.destination = nullptr;
+    py::handle(future_of(j)).dec_ref();
     give_place_back();
     return answer;
   }

@@ -33,9 +33,10 @@ class concurrent_channel final : public completion_sink, private announced {
   pool_core& core() const noexcept { return core_; }
   std::size_t in_flight() const noexcept { return in_flight_; }
 
-  // Whether the pool has taken the job; only then it has a destination. `block`: waits for room where the
-  // pool is full, with the GIL released. Throws what a signal handler raised meanwhile; the job is withdrawn
-  // then, unless it runs already.
+  // Whether the pool has taken the job. While the job is in its hands, it has a reference to its future,
+  // which is the channel's business; the caller has one of his own. `block`: waits for room where the pool is
+  // full, with the GIL released. Throws what a signal handler raised meanwhile; the job is withdrawn then,
+  // unless it runs already.
   worker_pool::admission submit(concurrent_job& j, bool block);
 
   // Withdraws a job that still waits; its arguments are released at once. False: it runs or has ended.

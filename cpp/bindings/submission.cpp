@@ -87,12 +87,10 @@ PyObject* submit_to(concurrent_channel& channel, const submitted_call& call, boo
   pool_core& core = channel.core();
   concurrent_job* const j = create_concurrent_future();
   if (j == nullptr) throw py::error_already_set();
-  const auto future = py::reinterpret_steal<py::object>(future_of(*j));
+  auto future = py::reinterpret_steal<py::object>(future_of(*j));
   if (!prepare(core, *j, call, manners::of_executors)) throw py::error_already_set();
-  py::handle(future).inc_ref();  // the job's, which the channel gives back; unless it does not take the job
   const auto answer = channel.submit(*j, block);
-  if (answer == worker_pool::admission::accepted) return py::object(future).release().ptr();
-  if (j->destination == nullptr) future.dec_ref();
+  if (answer == worker_pool::admission::accepted) return future.release().ptr();
   raise_not_accepted(answer, core, manners::of_executors);
 }
 
