@@ -281,3 +281,45 @@ def test_callbacks_that_block_now_and_then(make_executor: Callable[..., Any]) ->
             time.sleep(rng.uniform(0, 0.01))
     executor.shutdown()
     assert called == Counter(range(n))
+
+
+def test_a_collection_while_a_future_is_first_looked_at(executor: Any) -> None:
+    """wait() hears of a job that ends during any collection that the look sets off.
+
+    One of them came when the job had to call whoever observes it, and nobody did yet: the future was
+    never done.
+    """
+    for threshold in range(1, 4):
+        chosen = 1
+        while end_a_job_inside_a_collection(executor, threshold, chosen) >= chosen:
+            chosen += 1
+
+
+def end_a_job_inside_a_collection(executor: Any, threshold: int, chosen: int) -> int:
+    """End a job in the chosen one of the collections while it is looked at; count them."""
+    end, seen = threading.Event(), 0
+    future = executor.submit(end.wait, LIMIT)
+    block_until(future.running)
+    kept: list[Any] = []  # so that more is made than dies
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        nonlocal seen
+        kept.append(info)
+        seen += phase == "start"
+        if phase == "start" and seen == chosen:
+            end.set()
+            block_until(future.done)
+
+    usual = gc.get_threshold()
+    gc.collect()
+    gc.callbacks.append(collecting)
+    gc.set_threshold(threshold)
+    try:
+        future._state
+    finally:
+        gc.set_threshold(*usual)
+        gc.callbacks.remove(collecting)
+    end.set()
+    assert concurrent.futures.wait([future], LIMIT / 4).done == {future}
+    assert future.result(LIMIT) is True
+    return seen

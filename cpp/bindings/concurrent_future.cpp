@@ -135,15 +135,16 @@ bool observe(PyObject* self) noexcept {
   concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return true;
   return guarded(false, [&] {
-    const auto fresh = py::handle(base.type)();
+    const py::object fresh = py::handle(base.type)().attr("__dict__");
     const auto fields = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(self, nullptr));
     if (!fields) throw py::error_already_set();
     // An outcome must have been made before it can be entered. From the wish on, if it came in time, until
-    // the future is observed, no code of Python runs: whoever ends the job must find it observed.
+    // the future is observed, no code of Python runs, and nothing is made that the collector would look at:
+    // whoever ends the job must find it observed.
     const bool is_in_time = j.flag.make(completion_flag::notice);
     if (!is_in_time) make_outcome(j);
     if (j.is_observed) return true;
-    if (PyDict_Update(fields.ptr(), fresh.attr("__dict__").ptr()) != 0) throw py::error_already_set();
+    if (PyDict_Update(fields.ptr(), fresh.ptr()) != 0) throw py::error_already_set();
     track(self);
     j.is_observed = true;
     j.is_published = !is_in_time;
