@@ -286,8 +286,8 @@ def test_callbacks_that_block_now_and_then(make_executor: Callable[..., Any]) ->
 def test_a_collection_while_a_future_is_first_looked_at(executor: Any) -> None:
     """wait() hears of a job that ends during any collection that the look sets off.
 
-    One of them came when the job had to call whoever observes it, and nobody did yet: the future was
-    never done.
+    One of them came when the job had to call whoever observes it, and nobody did yet: the future
+    was never done.
     """
     for threshold in range(1, 4):
         chosen = 1
@@ -315,7 +315,7 @@ def end_a_job_inside_a_collection(executor: Any, threshold: int, chosen: int) ->
     gc.callbacks.append(collecting)
     gc.set_threshold(threshold)
     try:
-        future._state
+        assert future._state
     finally:
         gc.set_threshold(*usual)
         gc.callbacks.remove(collecting)

@@ -559,3 +559,45 @@ def test_a_thread_that_ends_may_meet_an_exception(kind: Kind) -> None:
     """
     said = check_script(PRELUDE + code, kind.module)
     assert said == "cannot schedule new futures after shutdown\n"
+
+
+CANCEL_THE_LAST = (
+    PRELUDE
+    + """
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    class Argument:
+        def __del__(self):
+            # The job comes back and is the last of a dropped executor; at most a second for its end.
+            held.set()
+            give_up = time.monotonic() + 1
+            while threads() > 1 and time.monotonic() < give_up:
+                time.sleep(0.001)
+
+    held = threading.Event()
+    executor = ThreadPoolExecutor(1)
+    running = executor.submit(held.wait, 20)
+    last = executor.submit(print, Argument())
+
+    def wait():
+        try:
+            last.result(20)
+        except concurrent.futures.CancelledError:
+            x()
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    while not running.running():
+        time.sleep(0.001)
+    del executor
+    if last.cancel():
+        x()
+    waiter.join()
+"""
+)
+
+
+def test_the_last_job_is_cancelled_while_its_executor_goes(only_ours: Kind) -> None:
+    """Its arguments take their time to die, the job comes back meanwhile: a use after free."""
+    assert check_script(CANCEL_THE_LAST, only_ours.module) == "xx"

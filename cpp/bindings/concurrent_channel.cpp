@@ -96,6 +96,8 @@ bool concurrent_channel::wait_for_room(concurrent_job& j) {
 }
 
 bool concurrent_channel::withdraw(concurrent_job& j) noexcept {
+  // The job may come back, as the last, while giving its arguments back runs Python code.
+  const auto alive = held_core_;
   if (core_.engine().was_left_behind_by_fork() || !core_.engine().cancel(j, false)) return false;
   j.has_outcome = true;
   j.discard_payload();
