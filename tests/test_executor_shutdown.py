@@ -569,7 +569,7 @@ CANCEL_THE_LAST = (
 
     class Argument:
         def __del__(self):
-            # The job comes back and is the last of a dropped executor; at most a second for its end.
+            # The job comes back, the last of a dropped executor: a second for that to end.
             held.set()
             give_up = time.monotonic() + 1
             while threads() > 1 and time.monotonic() < give_up:
