@@ -1,19 +1,21 @@
 """A native function whose every phase the test decides, made through the C ABI by ctypes.
 
-Scripts import it too, with this folder in PYTHONPATH.
+Scripts import it too, with PATH in their environment.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import offgil
 
-FOLDER = str(Path(__file__).parent)
+# For a script that imports this.
+PATH = {"PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
 
 _P = ctypes.c_void_p
 _LIBC = ctypes.CDLL(None)

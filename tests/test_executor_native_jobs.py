@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from executors import PRELUDE, Kind, hold
-from made_natives import FOLDER, made_native
+from made_natives import PATH, made_native
 from support import LIMIT, Gate, block_until, check_script
 
 import offgil
@@ -156,4 +156,4 @@ FORK_WHILE_CONVERTING = (
 
 def test_a_fork_while_another_thread_converts(only_ours: Kind) -> None:
     """The child finds PoolBroken; it waited for ever for a thread that it does not have."""
-    assert check_script(FORK_WHILE_CONVERTING, only_ours.module, PYTHONPATH=FOLDER) == "xxx"
+    assert check_script(FORK_WHILE_CONVERTING, only_ours.module, **PATH) == "xxx"

@@ -188,7 +188,7 @@ const std::shared_ptr<dispatcher>& pool_core::its_dispatcher() {
   // As many callbacks may block as with the standard pool, whose workers run them; one more thread goes on.
   const unsigned most_threads = engine_->workers() + 1;
   dispatcher_ = std::shared_ptr<dispatcher>(
-      std::make_unique<dispatcher>(name_, most_threads, gil_acquisitions_).release(),
+      std::make_unique<dispatcher>(name_, most_threads, mask_, gil_acquisitions_).release(),
       destroy_unless_forked());
   return dispatcher_;
 }

@@ -15,6 +15,7 @@
 #include "interpreter.hpp"
 #include "loop_channel.hpp"
 #include "python_job.hpp"
+#include "signal_mask.hpp"
 #include "worker_pool.hpp"
 
 namespace offgil::python {
@@ -140,6 +141,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::shared_ptr<mailbox> free_mailbox(bool watched) noexcept;
 
   const std::string name_;
+  const signal_mask mask_ = signal_mask::of_this_thread();  // the maker's
   const delivery delivery_;
   future_style& style_;
   std::atomic<std::uint64_t> gil_acquisitions_{0};
