@@ -263,7 +263,8 @@ PyObject* ask_base(PyObject* method, PyObject* self, PyObject* timeout) {
   return give_value(j);
 }
 
-// Whether the calling thread is one of those that tell who observes this future: it need not wait to be told.
+// Whether the calling thread is one of those that tell who observes this future: it need not wait to be told,
+// and might wait for itself.
 bool brings_here(const concurrent_job& j) noexcept {
   const concurrent_channel* const channel = channel_of(j);
   return channel != nullptr && channel->brings_here();
