@@ -154,11 +154,11 @@ void executor::shut_down(bool wait, bool cancel_futures) {
         "shutdown(wait=False) there");
   is_shut_down_ = true;
   if (!core_ || core_->engine().was_left_behind_by_fork()) return;
+  if (owns_core_) core_->close();  // first: what is cancelled makes room, and nobody in line may have it
   if (cancel_futures) {
     core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_);
     channel_->bring();
   }
-  if (owns_core_) core_->close();
   if (wait) wait_until_over();
 }
 
