@@ -205,7 +205,7 @@ def test_the_thread_of_a_job(executor: Any, kind: Kind) -> None:
     assert {type(thread).__name__ for thread in threads} == {
         "_DummyThread" if kind.ours else "Thread"
     }
-    assert {thread.daemon for thread in threads} == {kind.ours}
+    assert {thread.daemon for thread in threads} == {False}
     assert len(threads) <= executor._max_workers
 
 

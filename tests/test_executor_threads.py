@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from executors import PRELUDE, Kind
 from made_natives import PATH
-from support import LIMIT, Gate, block_until, os_threads, run_script
+from support import LIMIT, Gate, block_until, check_script, os_threads, run_script
 
 import offgil
 from offgil import examples as ex
@@ -376,3 +376,37 @@ def test_code_that_runs_while_threads_start_may_submit(only_ours: Kind) -> None:
     assert [future.result(LIMIT) for future in inner] == [1]
     executor.shutdown()
     loop.close()
+
+
+# --------------------------------------------------------------------------------------------------
+# threads that jobs start
+
+STARTED_BY_A_JOB = (
+    PRELUDE
+    + """
+    import offgil.examples as ex
+
+    at_exit = threading.Event()
+
+    def late():
+        threading.main_thread().join(20)
+        x()
+
+    def start(_=None):
+        threading.Thread(target=late).start()
+
+    executor = ThreadPoolExecutor(1)
+    started = executor.submit(start)
+    # On the other kind of thread that runs Python code. The job is long enough to be observed.
+    told = executor.submit(ex.sleep, 0.02)
+    told.add_done_callback(start)
+    started.result(20)
+    told.result(20)
+    executor.shutdown()
+"""
+)
+
+
+def test_threads_that_jobs_start_are_waited_for(kind: Kind) -> None:
+    """At exit, as those of any thread that is no daemon. They were daemons: the exit ended them."""
+    assert check_script(STARTED_BY_A_JOB, kind.module) == "xx"
