@@ -29,15 +29,18 @@ namespace {
 // An executor of its own starts its threads with the first job, so that one that is made at import, as many
 // are, survives a fork. One on a pool's engine ends only itself.
 //
-// One that `serves_loop` belongs to one event loop, the first in which it is used: on that loop's thread jobs
-// have futures of the loop's.
+// One that `serves_loop` belongs to one event loop, the one that it is given or else the first in which it is
+// used: on that loop's thread jobs have futures of the loop's.
 class executor {
  public:
-  executor(pool_core::options with, bool blocks, bool serves_loop)
-      : options_(std::move(with)), owns_core_(true), blocks_(blocks), serves_loop_(serves_loop) {}
+  executor(pool_core::options with, bool blocks, bool serves_loop, const py::object& loop)
+      : options_(std::move(with)), owns_core_(true), blocks_(blocks), serves_loop_(serves_loop) {
+    bind_to(loop);
+  }
 
-  executor(std::shared_ptr<pool_core> core, bool blocks, bool serves_loop)
+  executor(std::shared_ptr<pool_core> core, bool blocks, bool serves_loop, const py::object& loop)
       : owns_core_(false), blocks_(blocks), serves_loop_(serves_loop) {
+    bind_to(loop);
     attach(std::move(core));
   }
 
@@ -84,6 +87,9 @@ class executor {
   }
 
   void start();
+  void bind_to(const py::object& loop) {
+    if (!loop.is_none()) loop_ = py::weakref(loop);
+  }
   void attach(std::shared_ptr<pool_core> core) {
     channel_ = &core->open_concurrent_channel();
     core_ = std::move(core);
@@ -100,7 +106,7 @@ class executor {
   std::mutex starting_;              // held by the thread that makes the core
   std::shared_ptr<pool_core> core_;  // null until the first job
   concurrent_channel* channel_ = nullptr;
-  py::object loop_;  // weak; null until one was found
+  py::object loop_;  // weak; null until one was given or found
   std::weak_ptr<loop_channel> loop_channel_;
 };
 
@@ -220,9 +226,10 @@ bool blocks_argument(const py::object& given) {
 
 std::unique_ptr<executor> make_executor(const py::object& workers, const py::object& name,
                                         const py::object& initializer, const py::object& max_pending,
-                                        const py::object& on_full, bool serves_loop, const py::object& pool) {
+                                        const py::object& on_full, bool serves_loop, const py::object& pool,
+                                        const py::object& loop) {
   const bool blocks = blocks_argument(on_full);
-  if (!pool.is_none()) return std::make_unique<executor>(core_of_pool(pool), blocks, serves_loop);
+  if (!pool.is_none()) return std::make_unique<executor>(core_of_pool(pool), blocks, serves_loop, loop);
   pool_core::options options;
   options.engine.workers = workers_argument(workers, "max_workers");
   options.engine.name = text_argument(name, "thread_name_prefix");
@@ -230,7 +237,7 @@ std::unique_ptr<executor> make_executor(const py::object& workers, const py::obj
   options.engine.max_pending = max_pending_argument(max_pending);
   options.has_no_owner = true;
   if (!initializer.is_none()) options.initializer = initializer;
-  return std::make_unique<executor>(std::move(options), blocks, serves_loop);
+  return std::make_unique<executor>(std::move(options), blocks, serves_loop, loop);
 }
 
 }  // namespace
@@ -255,7 +262,8 @@ void bind_executor(py::module_& m) {
                             py::custom_type_setup(&make_collectable));
   type.def(py::init(&make_executor), py::kw_only(), py::arg("workers"), py::arg("name"),
            py::arg("initializer") = py::none(), py::arg("max_pending") = py::none(),
-           py::arg("on_full") = "block", py::arg("serves_loop") = false, py::arg("pool") = py::none());
+           py::arg("on_full") = "block", py::arg("serves_loop") = false, py::arg("pool") = py::none(),
+           py::arg("loop") = py::none());
   add_c_method(type, submit_method);
   add_c_method(type, submit_concurrent_method);
   // Holds the GIL, but for the wait.
