@@ -849,6 +849,21 @@ async def test_a_python_exception_keeps_its_traceback(pool: offgil.Pool) -> None
     assert any("a_failing_job" in note for note in raised.value.__notes__)
 
 
+@pytest.mark.parametrize("sort", ["ascii", "größer"])
+async def test_an_exception_that_is_raised_again_and_again(pool: offgil.Pool, sort: str) -> None:
+    """One note for all jobs of a callable: they were added without end."""
+    thrown = LookupError("kept by the module that raises it")
+
+    def job() -> None:
+        raise thrown
+
+    job.__qualname__ = sort
+    for _ in range(5):
+        with pytest.raises(LookupError):
+            await pool.submit(job)
+    assert thrown.__notes__ == [f"in job {sort}"]
+
+
 async def test_the_note_survives_odd_names_and_exceptions(pool: offgil.Pool) -> None:
     """A callable without a name, and an exception that refuses notes, still fail normally."""
 
