@@ -157,3 +157,42 @@ FORK_WHILE_CONVERTING = (
 def test_a_fork_while_another_thread_converts(only_ours: Kind) -> None:
     """The child finds PoolBroken; it waited for ever for a thread that it does not have."""
     assert check_script(FORK_WHILE_CONVERTING, only_ours.module, **PATH) == "xxx"
+
+
+# --------------------------------------------------------------------------------------------------
+# arguments
+
+A_PARTIAL_THAT_CHANGES = (
+    PRELUDE
+    + """
+    import functools, offgil, offgil.examples as ex
+
+    class Number:
+        def __index__(self):
+            # The partial lets go of the tuple that the arguments lie in; others take its place.
+            call.__setstate__((print, (), {}, None))
+            others.extend((float(i), float(i)) for i in range(1000))
+            return 1
+
+    class Seconds(float):
+        pass
+
+    async def in_a_pool():
+        async with offgil.Pool(1) as pool:
+            return await pool.submit(call)
+
+    others = []
+    with ThreadPoolExecutor(1) as executor:
+        for submit in (lambda: executor.submit(call).result(20), lambda: asyncio.run(in_a_pool())):
+            for _ in range(20):
+                call = functools.partial(ex.expensive, Number(), Seconds(0.0))
+                assert submit() == ex.expensive(1, 0.0)
+                assert call.func is print
+    x()
+"""
+)
+
+
+def test_a_partial_that_changes_while_its_arguments_are_converted(only_ours: Kind) -> None:
+    """What is converted is what was submitted: it was freed meanwhile."""
+    assert check_script(A_PARTIAL_THAT_CHANGES, only_ours.module) == "x"
