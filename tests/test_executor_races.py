@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from executors import Box, Kind
-from support import LIMIT, block_until, busy, open_fds, os_threads, rss_mib
+from support import LIMIT, Gate, block_until, busy, open_fds, os_threads, rss_mib, run_in_new_loop
 
+import offgil
 from offgil import examples as ex
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -323,3 +324,38 @@ def end_a_job_inside_a_collection(executor: Any, threshold: int, chosen: int) ->
     assert concurrent.futures.wait([future], LIMIT / 4).done == {future}
     assert future.result(LIMIT) is True
     return seen
+
+
+def test_many_executors_on_one_pool(gate: Gate) -> None:
+    """They leave nothing behind; each left a kilobyte, for as long as the pool lived.
+
+    One that is dropped with jobs under way gives its place to no other before they have ended.
+    """
+
+    async def main() -> None:
+        async with offgil.Pool(1) as pool:
+
+            def make(count: int) -> None:
+                for i in range(count):
+                    executor = offgil.AsyncioExecutor(pool)
+                    if i % 100 == 0:
+                        assert executor._submit_concurrent(ex.echo, i).result(LIMIT) == i
+                    executor.shutdown(wait=False)
+
+            make(2000)
+            before = rss_mib()
+            make(20_000)
+            assert rss_mib() - before < 6
+
+            held = offgil.AsyncioExecutor(pool)._submit_concurrent(gate)
+            others = [offgil.AsyncioExecutor(pool) for _ in range(3)]
+            waiting = [other._submit_concurrent(ex.echo, 1) for other in others]
+            others[0].shutdown(wait=False, cancel_futures=True)
+            gate.open()
+            assert held.result(LIMIT) == "through the gate"
+            assert [future.result(LIMIT) for future in waiting[1:]] == [1, 1]
+            assert waiting[0].cancelled()
+            for other in others:
+                other.shutdown()
+
+    run_in_new_loop(main())

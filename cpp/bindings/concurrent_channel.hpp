@@ -20,7 +20,8 @@ namespace offgil::python {
 
 class pool_core;
 
-// One per executor; the pool keeps it until its threads have ended. With the GIL held, but for push().
+// One per executor; the pool keeps it until its threads have ended, and lends it to another executor when the
+// first is gone and nothing is in flight. With the GIL held, but for push().
 //
 // What comes back is sorted by who wants to know. A job of a Python callable comes back on the worker that
 // has run it and holds the GIL, and ends there. Of a native job, or one that never ran, whoever waits in
@@ -32,6 +33,11 @@ class concurrent_channel final : public completion_sink, private announced {
 
   pool_core& core() const noexcept { return core_; }
   std::size_t in_flight() const noexcept { return in_flight_; }
+
+  // Of the executor that has it. A new one has an owner.
+  bool is_free() const noexcept { return !has_owner_ && in_flight_ == 0; }
+  void lend() noexcept { has_owner_ = true; }
+  void give_back() noexcept { has_owner_ = false; }
 
   // Whether the pool has taken the job. While the job is in its hands, it has a reference to its future,
   // which is the channel's business; the caller has one of his own. `block`: waits for room where the pool is
@@ -84,6 +90,7 @@ class concurrent_channel final : public completion_sink, private announced {
   void give_place_back() noexcept;
 
   pool_core& core_;
+  bool has_owner_ = true;
   std::shared_ptr<dispatcher> dispatcher_;
   bell urgently_{*this, dispatcher::urgency::now};
   bell whenever_{*this, dispatcher::urgency::soon};

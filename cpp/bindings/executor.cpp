@@ -24,6 +24,11 @@
 namespace offgil::python {
 namespace {
 
+// A channel is the pool's.
+struct given_back {
+  void operator()(concurrent_channel* channel) const noexcept { channel->give_back(); }
+};
+
 // Jobs from any thread, as concurrent futures. Guarded by the GIL.
 //
 // An executor of its own starts its threads with the first job, so that one that is made at import, as many
@@ -91,7 +96,7 @@ class executor {
     if (!loop.is_none()) loop_ = py::weakref(loop);
   }
   void attach(std::shared_ptr<pool_core> core) {
-    channel_ = &core->open_concurrent_channel();
+    channel_.reset(&core->open_concurrent_channel());
     core_ = std::move(core);
   }
   bool must_not_block() const;
@@ -105,7 +110,7 @@ class executor {
   bool is_shut_down_ = false;
   std::mutex starting_;              // held by the thread that makes the core
   std::shared_ptr<pool_core> core_;  // null until the first job
-  concurrent_channel* channel_ = nullptr;
+  std::unique_ptr<concurrent_channel, given_back> channel_;
   py::object loop_;  // weak; null until one was given or found
   std::weak_ptr<loop_channel> loop_channel_;
 };
@@ -162,7 +167,7 @@ void executor::shut_down(bool wait, bool cancel_futures) {
   if (!core_ || core_->engine().was_left_behind_by_fork()) return;
   if (owns_core_) core_->close();  // first: what is cancelled makes room, and nobody in line may have it
   if (cancel_futures) {
-    core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_);
+    core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_.get());
     channel_->bring();
   }
   if (wait) wait_until_over();

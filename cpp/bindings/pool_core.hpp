@@ -67,8 +67,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // Whether there is one already. Throws as above.
   bool has_channel() const;
 
-  // A way for concurrent futures, of which there may be several. Throws std::system_error when the
-  // dispatcher cannot start.
+  // A way for concurrent futures, of which there may be several; to be given back. Throws std::system_error
+  // when the dispatcher cannot start.
   concurrent_channel& open_concurrent_channel();
 
   // Who brings what nobody else does; started when first needed. Throws std::system_error.
