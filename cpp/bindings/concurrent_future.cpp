@@ -12,14 +12,12 @@
 // when the job is brought.
 #include "concurrent_future.hpp"
 
-#include <structmember.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
-#include <limits>
+#include <memory>
 #include <new>
 #include <optional>
 #include <string>

@@ -263,6 +263,11 @@ void pool_core::end_if_done() noexcept {
     dispatcher_->let_end();
 }
 
+// By index: callbacks that run may make executors, and with them channels.
+void pool_core::bring_all() noexcept {
+  for (std::size_t i = 0; i < concurrent_channels_.size(); ++i) concurrent_channels_[i]->bring();
+}
+
 void pool_core::join() noexcept {
   if (engine_->was_left_behind_by_fork()) return;
   is_joined_ = true;  // before another thread gets the GIL: it must not wait for one of these
@@ -271,7 +276,7 @@ void pool_core::join() noexcept {
     engine_->wait_until_finished(std::chrono::hours(24));
     if (dispatcher_) dispatcher_->stop();
   }
-  for (const auto& each : concurrent_channels_) each->bring();
+  bring_all();
   wakeups_of_old_mailboxes_ = wakeups();
   mailboxes_.clear();  // no thread is left to touch them; channels that still deliver hold their own
 }
@@ -297,7 +302,7 @@ void pool_core::leave_interpreter() noexcept {
     const py::gil_scoped_release thread_may_need_it;
     if (dispatcher_) dispatcher_->stop();
   }
-  for (const auto& each : concurrent_channels_) each->bring();
+  bring_all();
   const auto seen = channels_;
   for (const auto& each : seen) {
     each->drop_arrived_threadsafe();
