@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -180,6 +182,18 @@ def os_threads() -> int:
         if now != count:
             count, since = now, time.monotonic()
     return count
+
+
+def blocked_by_threads(name: str) -> dict[str, set[int]]:
+    """Return the signals that each thread blocks whose name, as the kernel has it, begins so."""
+    found: dict[str, set[int]] = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            comm = (task / "comm").read_text().rstrip()
+            mask = int(re.findall("SigBlk:\\s*(\\w+)", (task / "status").read_text())[0], 16)
+            if comm.startswith(name):
+                found[comm] = {n for n in signal.valid_signals() if mask >> (n - 1) & 1}
+    return found
 
 
 def rss_mib() -> float:

@@ -148,6 +148,32 @@ async def test_install_on_a_given_loop(only_ours: Kind, loop_factory: Callable[[
         loop.close()
 
 
+def test_install_binds_to_its_loop_whoever_comes_first(
+    only_ours: Kind, loop_factory: Callable[[], Any]
+) -> None:
+    """Another loop's thread may be the first to submit: it got futures of its own loop for ever."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        executor = offgil.install(loop, workers=1)
+
+        def run_elsewhere() -> concurrent.futures.Future[int]:
+            async def submit() -> concurrent.futures.Future[int]:
+                return executor.submit(ex.echo, 1)
+
+            return run_in_new_loop(submit())  # type: ignore[no-any-return]
+
+        with concurrent.futures.ThreadPoolExecutor(1) as other:
+            foreign = await asyncio.wrap_future(other.submit(run_elsewhere))
+        assert not asyncio.isfuture(foreign)
+        assert await asyncio.wait_for(asyncio.wrap_future(foreign), LIMIT) == 1
+        own: Any = executor.submit(ex.echo, 2)
+        assert asyncio.isfuture(own) and own.get_loop() is loop
+        assert await own == 2
+
+    run_in_new_loop(main(), loop_factory)
+
+
 def test_install_without_a_loop(only_ours: Kind) -> None:
     """RuntimeError outside a running loop; nothing is started."""
     before = os_threads()

@@ -215,6 +215,45 @@ def test_many_callers_in_a_small_queue(
     assert sorted(results) == sorted(1000 * n + i for n in range(6) for i in range(200))
 
 
+CLOSED_BY_A_JOB = (
+    PRELUDE
+    + """
+    executor = ThreadPoolExecutor(1, max_pending=1)
+    in_line = threading.Event()
+
+    def job():
+        in_line.wait(20)
+        executor.shutdown(wait=False, cancel_futures=sys.argv[2] == "cancel")
+
+    running = executor.submit(job)
+    while not running.running():
+        time.sleep(0.001)
+    waiting = executor.submit(abs, -1)
+    sys.setswitchinterval(1000)  # the job cannot go on before the main thread waits for room
+    in_line.set()
+    try:
+        executor.submit(x)
+    except RuntimeError as error:
+        print(error)
+    concurrent.futures.wait([running, waiting], 20)
+    print(waiting.cancelled())
+"""
+)
+
+
+@pytest.mark.parametrize("then", ["wait", "cancel"])
+def test_a_job_shuts_its_executor_down_while_a_caller_waits(
+    only_ours: Kind, freed_shim: dict[str, str], then: str
+) -> None:
+    """The caller is refused; the future that nobody got is released once.
+
+    It was released twice, the second time when it had been freed. And a shutdown that cancels what
+    waits made room, so that the caller got in, and its job ran.
+    """
+    out = check_script(CLOSED_BY_A_JOB, only_ours.module, then, **freed_shim)
+    assert out == f"cannot schedule new futures after shutdown\n{then == 'cancel'}\n"
+
+
 INTERRUPTED = (
     PRELUDE
     + """

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from executors import Box, Kind
-from support import LIMIT, block_until, busy, open_fds, os_threads, rss_mib
+from support import LIMIT, Gate, block_until, busy, open_fds, os_threads, rss_mib, run_in_new_loop
 
+import offgil
 from offgil import examples as ex
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -281,3 +282,80 @@ def test_callbacks_that_block_now_and_then(make_executor: Callable[..., Any]) ->
             time.sleep(rng.uniform(0, 0.01))
     executor.shutdown()
     assert called == Counter(range(n))
+
+
+def test_a_collection_while_a_future_is_first_looked_at(executor: Any) -> None:
+    """wait() hears of a job that ends during any collection that the look sets off.
+
+    One of them came when the job had to call whoever observes it, and nobody did yet: the future
+    was never done.
+    """
+    for threshold in range(1, 4):
+        chosen = 1
+        while end_a_job_inside_a_collection(executor, threshold, chosen) >= chosen:
+            chosen += 1
+
+
+def end_a_job_inside_a_collection(executor: Any, threshold: int, chosen: int) -> int:
+    """End a job in the chosen one of the collections while it is looked at; count them."""
+    end, seen = threading.Event(), 0
+    future = executor.submit(end.wait, LIMIT)
+    block_until(future.running)
+    kept: list[Any] = []  # so that more is made than dies
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        nonlocal seen
+        kept.append(info)
+        seen += phase == "start"
+        if phase == "start" and seen == chosen:
+            end.set()
+            block_until(future.done)
+
+    usual = gc.get_threshold()
+    gc.collect()
+    gc.callbacks.append(collecting)
+    gc.set_threshold(threshold)
+    try:
+        assert future._state
+    finally:
+        gc.set_threshold(*usual)
+        gc.callbacks.remove(collecting)
+    end.set()
+    assert concurrent.futures.wait([future], LIMIT / 4).done == {future}
+    assert future.result(LIMIT) is True
+    return seen
+
+
+def test_many_executors_on_one_pool(gate: Gate) -> None:
+    """They leave nothing behind; each left a kilobyte, for as long as the pool lived.
+
+    One that is dropped with jobs under way gives its place to no other before they have ended.
+    """
+
+    async def main() -> None:
+        async with offgil.Pool(1) as pool:
+
+            def make(count: int) -> None:
+                for i in range(count):
+                    executor = offgil.AsyncioExecutor(pool)
+                    if i % 100 == 0:
+                        assert executor._submit_concurrent(ex.echo, i).result(LIMIT) == i
+                    executor.shutdown(wait=False)
+
+            make(2000)
+            before = rss_mib()
+            make(20_000)
+            assert rss_mib() - before < 6
+
+            held = offgil.AsyncioExecutor(pool)._submit_concurrent(gate)
+            others = [offgil.AsyncioExecutor(pool) for _ in range(3)]
+            waiting = [other._submit_concurrent(ex.echo, 1) for other in others]
+            others[0].shutdown(wait=False, cancel_futures=True)
+            gate.open()
+            assert held.result(LIMIT) == "through the gate"
+            assert [future.result(LIMIT) for future in waiting[1:]] == [1, 1]
+            assert waiting[0].cancelled()
+            for other in others:
+                other.shutdown()
+
+    run_in_new_loop(main())

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
@@ -559,3 +559,120 @@ def test_a_thread_that_ends_may_meet_an_exception(kind: Kind) -> None:
     """
     said = check_script(PRELUDE + code, kind.module)
     assert said == "cannot schedule new futures after shutdown\n"
+
+
+CANCEL_THE_LAST = (
+    PRELUDE
+    + """
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    class Argument:
+        def __del__(self):
+            # The job comes back, the last of a dropped executor: a second for that to end.
+            held.set()
+            give_up = time.monotonic() + 1
+            while threads() > 1 and time.monotonic() < give_up:
+                time.sleep(0.001)
+
+    held = threading.Event()
+    executor = ThreadPoolExecutor(1)
+    running = executor.submit(held.wait, 20)
+    last = executor.submit(print, Argument())
+
+    def wait():
+        try:
+            last.result(20)
+        except concurrent.futures.CancelledError:
+            x()
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    while not running.running():
+        time.sleep(0.001)
+    del executor
+    if last.cancel():
+        x()
+    waiter.join()
+"""
+)
+
+
+def test_the_last_job_is_cancelled_while_its_executor_goes(only_ours: Kind) -> None:
+    """Its arguments take their time to die, the job comes back meanwhile: a use after free."""
+    assert check_script(CANCEL_THE_LAST, only_ours.module) == "xx"
+
+
+# --------------------------------------------------------------------------------------------------
+# callbacks inside shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("cancel_in", ["job", "thread"])
+@both_sorts
+def test_a_callback_of_a_cancelled_job_asks_for_another(
+    only_ours: Kind, gate: Gate, echo: Callable[[int], int], cancel_in: str
+) -> None:
+    """Whichever is cancelled first, the other has been by then.
+
+    Where a job called shutdown, the callback waited for ever, for the thread that it ran on.
+    """
+    executor = only_ours.new(2)
+    go = Gate()
+
+    def shut_down() -> None:
+        go()
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    executor.submit(shut_down if cancel_in == "job" else gate)
+    hold(executor, gate, 1)
+    first, second = executor.submit(echo, 1), executor.submit(echo, 2)
+    told: list[type[BaseException]] = []
+
+    def ask_for(other: Future[int]) -> None:
+        try:
+            other.result(LIMIT / 2)
+        except (CancelledError, TimeoutError) as error:
+            told.append(type(error))
+
+    first.add_done_callback(lambda _: ask_for(second))
+    second.add_done_callback(lambda _: ask_for(first))
+    go.open()
+    if cancel_in == "thread":
+        executor.shutdown(wait=False, cancel_futures=True)
+    block_until(lambda: len(told) == 2)
+    assert set(told) == {CancelledError}
+    gate.open()
+
+
+ASK_FOR_THE_NEXT = (
+    PRELUDE
+    + """
+    import offgil.examples as ex
+
+    executor = ThreadPoolExecutor(1)
+    executor.submit(ex.echo, 1).result(10)
+    sys.setswitchinterval(1000)  # from here on the main thread has the GIL, until it waits
+    first, second, third = (executor.submit(ex.sleep, s) for s in (0.1, 0, 0))
+    for future in (second, third):
+        future._state  # somebody watches, as wait() and as_completed() do
+
+    def ask(_):
+        if sys.argv[2] == "result":
+            third.result(10)
+        else:
+            assert concurrent.futures.wait([third], 10).done
+        x()
+
+    second.add_done_callback(ask)
+    while hasattr(executor, "stats") and executor.stats().completed < 4:
+        pass
+    executor.shutdown(cancel_futures=True)
+    x()
+"""
+)
+
+
+@pytest.mark.parametrize("how", ["result", "wait"])
+def test_a_callback_asks_for_what_comes_back_with_its_own_job(only_ours: Kind, how: str) -> None:
+    """Both come back to the thread that calls shutdown, where the callback waited for ever."""
+    assert check_script(ASK_FOR_THE_NEXT, only_ours.module, how) == "xx"

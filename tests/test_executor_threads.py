@@ -7,6 +7,8 @@ import concurrent.futures
 import faulthandler
 import logging
 import re
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -16,11 +18,65 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executors import Kind
-from support import LIMIT, Gate, block_until, os_threads
+from executors import PRELUDE, Kind
+from made_natives import PATH
+from support import LIMIT, Gate, block_until, check_script, os_threads, run_script
 
 import offgil
 from offgil import examples as ex
+
+# --------------------------------------------------------------------------------------------------
+# signals
+
+
+def check_terminates(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.terminate()
+        assert child.wait(LIMIT / 4) == -signal.SIGTERM
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_child_process_of_a_job(executor: Any) -> None:
+    """It can be terminated. It inherited a mask that blocks every signal."""
+    check_terminates(executor.submit(subprocess.Popen, ["sleep", "60"]).result(LIMIT))
+
+
+@pytest.mark.parametrize("delivery", ["eventfd", "callback"])
+async def test_a_child_process_of_a_pools_job(delivery: str) -> None:
+    """The same from a pool, and from `to_thread`."""
+    async with offgil.Pool(1, delivery=delivery) as pool:
+        check_terminates(await pool.submit(subprocess.Popen, ["sleep", "60"]))
+    check_terminates(await offgil.to_thread(subprocess.Popen, ["sleep", "60"]))
+
+
+CRASH = (
+    PRELUDE
+    + """
+    import ctypes, faulthandler, resource
+    from made_natives import made_native
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def crash():
+        ctypes.string_at(0)
+
+    crash = {"python": crash, "native": made_native(crashes=True)}[sys.argv[2]]
+    ThreadPoolExecutor(1).submit(crash).result()
+"""
+)
+
+
+@pytest.mark.parametrize("sort", ["python", "native"])
+def test_the_fault_handler_sees_a_crash_in_a_job(kind: Kind, sort: str) -> None:
+    """It says so, with the job's frames. The process ended without a word."""
+    done = run_script(CRASH, kind.module, sort, **PATH)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    if sort == "python":
+        assert "in crash" in done.stderr
+
 
 # --------------------------------------------------------------------------------------------------
 # names and frames
@@ -320,3 +376,37 @@ def test_code_that_runs_while_threads_start_may_submit(only_ours: Kind) -> None:
     assert [future.result(LIMIT) for future in inner] == [1]
     executor.shutdown()
     loop.close()
+
+
+# --------------------------------------------------------------------------------------------------
+# threads that jobs start
+
+STARTED_BY_A_JOB = (
+    PRELUDE
+    + """
+    import offgil.examples as ex
+
+    at_exit = threading.Event()
+
+    def late():
+        threading.main_thread().join(20)
+        x()
+
+    def start(_=None):
+        threading.Thread(target=late).start()
+
+    executor = ThreadPoolExecutor(1)
+    started = executor.submit(start)
+    # On the other kind of thread that runs Python code. The job is long enough to be observed.
+    told = executor.submit(ex.sleep, 0.02)
+    told.add_done_callback(start)
+    started.result(20)
+    told.result(20)
+    executor.shutdown()
+"""
+)
+
+
+def test_threads_that_jobs_start_are_waited_for(kind: Kind) -> None:
+    """At exit, as those of any thread that is no daemon. They were daemons: the exit ended them."""
+    assert check_script(STARTED_BY_A_JOB, kind.module) == "xx"

@@ -29,6 +29,7 @@ from support import (
     Flavour,
     Gate,
     block_until,
+    blocked_by_threads,
     check_balance,
     check_script,
     open_fds,
@@ -961,6 +962,21 @@ async def test_a_python_exception_keeps_its_traceback(pool: offgil.Pool) -> None
     assert any("a_failing_job" in note for note in raised.value.__notes__)
 
 
+@pytest.mark.parametrize("sort", ["ascii", "größer"])
+async def test_an_exception_that_is_raised_again_and_again(pool: offgil.Pool, sort: str) -> None:
+    """One note for all jobs of a callable: they were added without end."""
+    thrown = LookupError("kept by the module that raises it")
+
+    def job() -> None:
+        raise thrown
+
+    job.__qualname__ = sort
+    for _ in range(5):
+        with pytest.raises(LookupError):
+            await pool.submit(job)
+    assert thrown.__notes__ == [f"in job {sort}"]
+
+
 async def test_the_note_survives_odd_names_and_exceptions(pool: offgil.Pool) -> None:
     """A callable without a name, and an exception that refuses notes, still fail normally."""
 
@@ -1117,11 +1133,19 @@ async def test_finalizers_run_where_python_is_allowed(pool: offgil.Pool) -> None
 # worker threads
 
 
-async def test_pool_threads_block_signals(pool: offgil.Pool) -> None:
-    """Signals go to the main thread, as ever."""
-    blocked = await pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, [])
-    assert {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM} <= set(blocked)
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+async def test_signals_on_pool_threads(make_pool: MakePool) -> None:
+    """A worker blocks all but its faults; from its first Python job on, what the pool's maker did.
+
+    Signals go to the main thread, as ever.
+    """
+    makers = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    pool = make_pool(1, name="masked")
+    await pool.submit(ex.echo, 1)
+    blocked = blocked_by_threads("masked-0")["masked-0"]
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM} <= blocked
+    assert not {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGTRAP} & blocked
+    assert await pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []) == makers
+    assert signal.SIGINT not in makers
 
 
 async def test_threads_carry_the_pools_name(make_pool: MakePool) -> None:

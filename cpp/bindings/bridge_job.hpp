@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "job.hpp"
 #include "offgil/abi.h"
@@ -32,7 +33,8 @@ class bridge_kind : public job_kind {
   // What the job runs, or ran; empty when it is gone. Runs no Python code.
   virtual py::object callable_of(const bridge_job&) const noexcept = 0;
 
-  // Releases arguments, result and error, of a job that has run, or never will.
+  // Releases arguments, result and error, of a job that has run, or never will. It may run Python code,
+  // during which the job lets go of the kind.
   virtual void discard(bridge_job&) noexcept = 0;
 
   // Releases what kept the kind alive for this job. The job is not in the engine's hands any more.
@@ -52,9 +54,9 @@ struct bridge_job : job {
 
   bridge_kind& its_kind() const noexcept { return static_cast<bridge_kind&>(*kind); }
 
+  // Once: what dies may run Python code, and another thread come here meanwhile.
   void discard_payload() noexcept {
-    if (has_payload) its_kind().discard(*this);
-    has_payload = false;
+    if (std::exchange(has_payload, false)) its_kind().discard(*this);
   }
 
   // For a job that the engine has handed back, or never took.

@@ -8,7 +8,7 @@ namespace offgil::python {
 std::string callable_name(const py::object& callable) noexcept {
   if (!callable) return "a job";
   const auto inner = partial_call_of(callable.ptr());
-  const py::handle named = inner ? inner->function : callable.ptr();
+  const py::handle named = inner ? inner->function.ptr() : callable.ptr();
   for (const char* attribute : {"__qualname__", "__name__"}) {
     PyObject* const name = PyObject_GetAttrString(named.ptr(), attribute);
     const char* const text = name != nullptr && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : nullptr;

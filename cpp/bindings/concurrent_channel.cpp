@@ -26,6 +26,20 @@ void throw_if_interrupted() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
+// The channel that brings on this thread, further up its stack.
+thread_local const concurrent_channel* bringing = nullptr;
+
+class bringing_here {
+ public:
+  explicit bringing_here(const concurrent_channel& of) noexcept : outer_(std::exchange(bringing, &of)) {}
+  ~bringing_here() { bringing = outer_; }
+  bringing_here(const bringing_here&) = delete;
+  bringing_here& operator=(const bringing_here&) = delete;
+
+ private:
+  const concurrent_channel* const outer_;
+};
+
 [[noreturn]] void raise_deadlock() {
   raise(
       PyExc_RuntimeError,
@@ -57,6 +71,7 @@ void concurrent_channel::give_place_back() noexcept {
 worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block) {
   constexpr std::size_t jobs_per_look = 64;
   take_place();
+  py::handle(future_of(j)).inc_ref();  // the job's
   worker_pool& engine = core_.engine();
   j.destination = this;
   const bool call = owed_.is_due_with(j.kind->estimate, in_flight_);
@@ -69,6 +84,7 @@ worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block)
   }
   if (answer != worker_pool::admission::accepted) {
     j.destination = nullptr;
+    py::handle(future_of(j)).dec_ref();
     give_place_back();
     return answer;
   }
@@ -94,6 +110,8 @@ bool concurrent_channel::wait_for_room(concurrent_job& j) {
 }
 
 bool concurrent_channel::withdraw(concurrent_job& j) noexcept {
+  // The job may come back, as the last, while giving its arguments back runs Python code.
+  const auto alive = held_core_;
   if (core_.engine().was_left_behind_by_fork() || !core_.engine().cancel(j, false)) return false;
   j.has_outcome = true;
   j.discard_payload();
@@ -159,7 +177,8 @@ void concurrent_channel::push(job& base) noexcept {
   concurrent_job& j = as_concurrent(base);
   const std::uint8_t wishes = j.flag.set();
   if ((wishes & completion_flag::wait) != 0) core_.engine().waiters().wake(j.flag);
-  if (gil_lane::is_inside())
+  // Jobs that are withdrawn together get all their flags first: a callback of one may wait for another.
+  if (gil_lane::is_inside() && j.state.load(std::memory_order_relaxed) == job_state::done)
     end(j);
   else if ((wishes & completion_flag::notice) != 0)
     observed_.push(j);
@@ -181,16 +200,28 @@ void concurrent_channel::on_dispatch() noexcept {
   }
 }
 
-void concurrent_channel::bring() noexcept {
-  const auto alive = held_core_;
-  end_all(take_all(observed_));
-  end_all(take_all(unobserved_));
+bool concurrent_channel::brings_here() const noexcept {
+  return bringing == this || dispatcher_->is_on_own_thread();
 }
 
-void concurrent_channel::collect() noexcept { end_all(take_all(unobserved_)); }
-
-void concurrent_channel::end_all(job_list arrived) noexcept {
+// A callback may wait for what stands behind it. By result() it gets that here; by other means, as wait(),
+// from a thread of the dispatcher's that goes on meanwhile.
+void concurrent_channel::bring() noexcept {
   const auto alive = held_core_;
+  const bringing_here until_return(*this);
+  in_dispatch_.push_back(take_all(observed_));
+  in_dispatch_.push_back(take_all(unobserved_));
+  for (bool is_announced = false; !in_dispatch_.empty();) {
+    concurrent_job& j = as_concurrent(in_dispatch_.pop_front());
+    if (j.is_somebody_to_be_told() && !in_dispatch_.empty() && !std::exchange(is_announced, true))
+      dispatcher_->announce(*this);
+    end(j);
+  }
+}
+
+void concurrent_channel::collect() noexcept {
+  const auto alive = held_core_;
+  job_list arrived = take_all(unobserved_);
   while (!arrived.empty()) end(as_concurrent(arrived.pop_front()));
 }
 

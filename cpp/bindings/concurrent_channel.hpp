@@ -20,12 +20,13 @@ namespace offgil::python {
 
 class pool_core;
 
-// One per executor; the pool keeps it until its threads have ended. With the GIL held, but for push().
+// One per executor; the pool keeps it until its threads have ended, and lends it to another executor when the
+// first is gone and nothing is in flight. With the GIL held, but for push().
 //
-// What comes back is sorted by who wants to know. A job of a Python callable comes back on a worker that
-// holds the GIL, and ends there. Of a native job, whoever waits in result() is woken; a future that somebody
-// observes goes to the dispatcher, who calls its callbacks; any other only needs its memory back, which has
-// time.
+// What comes back is sorted by who wants to know. A job of a Python callable comes back on the worker that
+// has run it and holds the GIL, and ends there. Of a native job, or one that never ran, whoever waits in
+// result() is woken; a future that somebody observes goes to the dispatcher, who calls its callbacks; any
+// other only needs its memory back, which has time.
 class concurrent_channel final : public completion_sink, private announced {
  public:
   explicit concurrent_channel(pool_core& core);
@@ -33,9 +34,15 @@ class concurrent_channel final : public completion_sink, private announced {
   pool_core& core() const noexcept { return core_; }
   std::size_t in_flight() const noexcept { return in_flight_; }
 
-  // Whether the pool has taken the job; only then it has a destination. `block`: waits for room where the
-  // pool is full, with the GIL released. Throws what a signal handler raised meanwhile; the job is withdrawn
-  // then, unless it runs already.
+  // Of the executor that has it. A new one has an owner.
+  bool is_free() const noexcept { return !has_owner_ && in_flight_ == 0; }
+  void lend() noexcept { has_owner_ = true; }
+  void give_back() noexcept { has_owner_ = false; }
+
+  // Whether the pool has taken the job. While the job is in its hands, it has a reference to its future,
+  // which is the channel's business; the caller has one of his own. `block`: waits for room where the pool is
+  // full, with the GIL released. Throws what a signal handler raised meanwhile; the job is withdrawn then,
+  // unless it runs already.
   worker_pool::admission submit(concurrent_job& j, bool block);
 
   // Withdraws a job that still waits; its arguments are released at once. False: it runs or has ended.
@@ -51,8 +58,8 @@ class concurrent_channel final : public completion_sink, private announced {
   // In a forked child: nothing that was in flight ever comes back.
   bool was_left_behind_by_fork() const noexcept;
 
-  // Whether the calling thread is one of the dispatcher's.
-  bool brings_here() const noexcept { return dispatcher_->is_on_own_thread(); }
+  // Whether the calling thread is one that brings: of the dispatcher's, or inside bring().
+  bool brings_here() const noexcept;
 
   // Ends, on the calling thread, what has come back: all of it, with the callbacks that it has, or only what
   // has nobody to tell.
@@ -79,17 +86,17 @@ class concurrent_channel final : public completion_sink, private announced {
   void on_dispatch() noexcept override;
   bool wait_for_room(concurrent_job& j);
   void end(concurrent_job& j) noexcept;
-  void end_all(job_list arrived) noexcept;
   void take_place();
   void give_place_back() noexcept;
 
   pool_core& core_;
+  bool has_owner_ = true;
   std::shared_ptr<dispatcher> dispatcher_;
   bell urgently_{*this, dispatcher::urgency::now};
   bell whenever_{*this, dispatcher::urgency::soon};
   completion_queue observed_{urgently_};
   completion_queue unobserved_{whenever_};
-  job_list in_dispatch_;  // have been taken from there, by a dispatcher's thread; whichever leads goes on
+  job_list in_dispatch_;  // have been taken from there, to be ended; who is held up leaves them to others
 
   std::shared_ptr<pool_core> held_core_;  // while something is in flight
   std::size_t in_flight_ = 0;

@@ -12,14 +12,12 @@
 // when the job is brought.
 #include "concurrent_future.hpp"
 
-#include <structmember.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
-#include <limits>
+#include <memory>
 #include <new>
 #include <optional>
 #include <string>
@@ -98,8 +96,31 @@ bool was_cancelled(const concurrent_job& j) noexcept {
          j.state.load(std::memory_order_acquire) == job_state::cancelled && j.refused == refusal::none;
 }
 
-// For who needs the outcome to go on. Throws RuntimeError.
-void make_outcome(concurrent_job& j) {
+// Whether another thread makes the outcome. It may take its time, as it may run Python code.
+bool is_made_elsewhere(const concurrent_job& j) noexcept {
+  return j.maker != std::thread::id() && j.maker != std::this_thread::get_id() && !j.made_in.is_over();
+}
+
+// Those who wait for that are few, and it is short as a rule.
+void sleep_without_gil(clock::duration at_most = clock::duration::max()) {
+  constexpr clock::duration between_looks = std::chrono::milliseconds(1);
+  const py::gil_scoped_release whoever_makes_it_may_go_on;
+  std::this_thread::sleep_for(std::min(at_most, between_looks));
+}
+
+[[noreturn]] void raise_timeout() {
+  PyErr_SetNone(PyExc_TimeoutError);
+  throw py::error_already_set();
+}
+
+// For who needs the outcome to go on. Throws RuntimeError, TimeoutError, and what a signal handler raised.
+void make_outcome(concurrent_job& j, std::optional<clock::time_point> until = std::nullopt) {
+  while (is_made_elsewhere(j)) {
+    const auto left = until ? *until - clock::now() : clock::duration::max();
+    if (left <= clock::duration::zero()) raise_timeout();
+    sleep_without_gil(left);
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
   if (!take_outcome(j))
     raise(PyExc_RuntimeError,
           "the result of a job was asked for by code that runs while this thread converts it");
@@ -135,15 +156,16 @@ bool observe(PyObject* self) noexcept {
   concurrent_job& j = asked_job_of(self);
   if (j.is_observed) return true;
   return guarded(false, [&] {
-    const auto fresh = py::handle(base.type)();
+    const py::object fresh = py::handle(base.type)().attr("__dict__");
     const auto fields = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(self, nullptr));
     if (!fields) throw py::error_already_set();
     // An outcome must have been made before it can be entered. From the wish on, if it came in time, until
-    // the future is observed, no code of Python runs: whoever ends the job must find it observed.
+    // the future is observed, no code of Python runs, and nothing is made that the collector would look at:
+    // whoever ends the job must find it observed.
     const bool is_in_time = j.flag.make(completion_flag::notice);
     if (!is_in_time) make_outcome(j);
     if (j.is_observed) return true;
-    if (PyDict_Update(fields.ptr(), fresh.attr("__dict__").ptr()) != 0) throw py::error_already_set();
+    if (PyDict_Update(fields.ptr(), fresh.ptr()) != 0) throw py::error_already_set();
     track(self);
     j.is_observed = true;
     j.is_published = !is_in_time;
@@ -239,7 +261,8 @@ PyObject* ask_base(PyObject* method, PyObject* self, PyObject* timeout) {
   return give_value(j);
 }
 
-// Whether the calling thread is one of those that tell who observes this future: it need not wait to be told.
+// Whether the calling thread is one of those that tell who observes this future: it need not wait to be told,
+// and might wait for itself.
 bool brings_here(const concurrent_job& j) noexcept {
   const concurrent_channel* const channel = channel_of(j);
   return channel != nullptr && channel->brings_here();
@@ -256,12 +279,9 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
     std::optional<clock::time_point> until;
     if (!j.is_observed || brings) {
       until = deadline(timeout);
-      if (!j.flag.is_set() && !channel_of(j)->wait(j, until)) {
-        PyErr_SetNone(PyExc_TimeoutError);
-        throw py::error_already_set();
-      }
+      if (!j.flag.is_set() && !channel_of(j)->wait(j, until)) raise_timeout();
       if (j.is_observed && brings) publish(j);
-      make_outcome(j);
+      make_outcome(j, until);
     }
     if (!j.is_observed || (j.is_published && !j.is_the_users)) return give(j);
     const auto left = until ? py::object(time_until(*until)) : py::reinterpret_borrow<py::object>(timeout);
@@ -270,6 +290,19 @@ PyObject* wait_for(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
 }
 
 // ---- after a fork ----
+
+// The outcome was being made, by a thread that is not in this process. It may be half taken from the payload,
+// which is nobody's any more.
+void give_up_what_is_being_made(concurrent_job& j) noexcept {
+  PyErr_SetString(
+      exceptions::get().pool_broken,
+      "the thread that converted the job's result stayed in the parent process when it was forked");
+  j.exception = take_raised().release().ptr();
+  j.has_outcome = true;
+  j.has_payload = false;
+  j.maker = std::thread::id();
+  track(future_of(j));
+}
 
 // What a job has left in its storage when a worker was inside it is nobody's any more.
 void give_up(concurrent_job& j) noexcept {
@@ -562,14 +595,13 @@ PyObject* future_of(concurrent_job& j) noexcept {
 
 bool take_outcome(concurrent_job& j) noexcept {
   // Making it may run Python code, and another thread come here; the job can be asked only once.
+  while (is_made_elsewhere(j)) sleep_without_gil();
   const auto me = std::this_thread::get_id();
-  while (j.maker != std::thread::id()) {
-    if (j.maker == me) return false;
-    const py::gil_scoped_release whoever_makes_it_may_go_on;
-    std::this_thread::yield();
-  }
+  if (j.maker == me) return false;
+  if (j.maker != std::thread::id()) give_up_what_is_being_made(j);
   if (j.has_outcome) return true;
   j.maker = me;
+  j.made_in = process_generation();
   const outcome made(j);
   j.value = Py_XNewRef(made.value());
   j.exception = Py_XNewRef(made.exception());

@@ -7,6 +7,7 @@
 
 #include "bridge_job.hpp"
 #include "completion_flag.hpp"
+#include "fork.hpp"
 
 namespace offgil::python {
 
@@ -21,6 +22,7 @@ struct concurrent_job : bridge_job {
   bool is_the_users = false;  // somebody else has ended the future; its outcome is his
   bool has_outcome = false;   // in the two below; neither: cancelled
   std::thread::id maker;      // of the outcome, while it is being made
+  process_generation made_in;
   PyObject* value = nullptr;
   PyObject* exception = nullptr;
   PyObject* callbacks = nullptr;  // a list of those added before anybody observed the future, until they run
@@ -39,8 +41,9 @@ PyObject* future_of(concurrent_job& j) noexcept;
 void publish(concurrent_job& j) noexcept;
 
 // Makes the outcome of a job that was handed back, once, and releases the job's payload. A native result is
-// made when it is asked for, by whoever asks. False: this very thread is at it, further up its stack, and
-// Python code that it has come to asks again.
+// made when it is asked for, by whoever asks; who comes meanwhile waits. False: this very thread is at it,
+// further up its stack, and Python code that it has come to asks again. In a forked child whose parent has a
+// thread at it, the outcome is PoolBroken.
 bool take_outcome(concurrent_job& j) noexcept;
 
 void bind_concurrent_future(py::module_& m);

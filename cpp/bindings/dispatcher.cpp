@@ -31,9 +31,9 @@ constexpr unsigned looks_in_vain = 50;
 
 thread_local dispatcher::member* dispatcher::mine_ = nullptr;
 
-dispatcher::dispatcher(const std::string& name, unsigned most_threads,
+dispatcher::dispatcher(const std::string& name, unsigned most_threads, const signal_mask& mask,
                        std::atomic<std::uint64_t>& acquisitions)
-    : name_(name + "-gil"), most_threads_(most_threads), acquisitions_(acquisitions) {
+    : name_(name + "-gil"), most_threads_(most_threads), mask_(mask), acquisitions_(acquisitions) {
   const std::lock_guard lock(mutex_);
   start_thread();
 }
@@ -123,6 +123,7 @@ void dispatcher::start_thread() {
 
 void dispatcher::run(member& self) noexcept {
   mine_ = &self;
+  mask_.apply();
   {
     // The outer pair pins the thread's Python state for its whole life; the inner acquires only take the GIL.
     const py::gil_scoped_acquire pinned;

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "signal_mask.hpp"
 #include "thread.hpp"
 
 namespace offgil::python {
@@ -39,9 +40,10 @@ class announced {
 class dispatcher {
  public:
   // At most `most_threads` calls may block at once, but for one. Throws std::system_error when the first
-  // thread cannot start. All are called <name>-gil, also in Python. `acquisitions` counts the times that one
-  // takes the GIL.
-  dispatcher(const std::string& name, unsigned most_threads, std::atomic<std::uint64_t>& acquisitions);
+  // thread cannot start. All are called <name>-gil, also in Python, and have that `mask`. `acquisitions`
+  // counts the times that one takes the GIL.
+  dispatcher(const std::string& name, unsigned most_threads, const signal_mask& mask,
+             std::atomic<std::uint64_t>& acquisitions);
   ~dispatcher() { stop(); }
   dispatcher(const dispatcher&) = delete;
   dispatcher& operator=(const dispatcher&) = delete;
@@ -108,6 +110,7 @@ class dispatcher {
 
   const std::string name_;
   const unsigned most_threads_;
+  const signal_mask mask_;
   std::atomic<std::uint64_t>& acquisitions_;
   // Counts the calls. The leader writes, without order: who stands by looks only whether it moves.
   std::atomic<std::uint64_t> calls_{0};

@@ -14,6 +14,14 @@ PyObject* define(py::module_& m, const char* name, PyObject* base, const char* d
   return made;
 }
 
+bool is_last_note(const py::object& note, const py::object& exception) noexcept {
+  const auto notes = py::reinterpret_steal<py::object>(PyObject_GetAttrString(exception.ptr(), "__notes__"));
+  PyErr_Clear();  // there are none, as a rule
+  if (!notes || PyList_CheckExact(notes.ptr()) == 0 || PyList_GET_SIZE(notes.ptr()) == 0) return false;
+  PyObject* const last = PyList_GET_ITEM(notes.ptr(), PyList_GET_SIZE(notes.ptr()) - 1);
+  return PyUnicode_CheckExact(last) && PyUnicode_Compare(last, note.ptr()) == 0;
+}
+
 }  // namespace
 
 const exceptions& exceptions::get() noexcept { return the_exceptions; }
@@ -65,7 +73,9 @@ void set_os_error(const std::system_error& e) noexcept {
 }
 
 void add_note(const py::object& exception, const std::string& note) noexcept {
-  PyObject* const done = PyObject_CallMethod(exception.ptr(), "add_note", "s", note.c_str());
+  const auto text = py::reinterpret_steal<py::object>(PyUnicode_FromString(note.c_str()));
+  if (text && is_last_note(text, exception)) return;
+  PyObject* const done = text ? PyObject_CallMethod(exception.ptr(), "add_note", "O", text.ptr()) : nullptr;
   if (done == nullptr) PyErr_Clear();  // an exception class may refuse; its exception matters more
   Py_XDECREF(done);
 }

@@ -24,20 +24,28 @@
 namespace offgil::python {
 namespace {
 
+// A channel is the pool's.
+struct given_back {
+  void operator()(concurrent_channel* channel) const noexcept { channel->give_back(); }
+};
+
 // Jobs from any thread, as concurrent futures. Guarded by the GIL.
 //
 // An executor of its own starts its threads with the first job, so that one that is made at import, as many
 // are, survives a fork. One on a pool's engine ends only itself.
 //
-// One that `serves_loop` belongs to one event loop, the first in which it is used: on that loop's thread jobs
-// have futures of the loop's.
+// One that `serves_loop` belongs to one event loop, the one that it is given or else the first in which it is
+// used: on that loop's thread jobs have futures of the loop's.
 class executor {
  public:
-  executor(pool_core::options with, bool blocks, bool serves_loop)
-      : options_(std::move(with)), owns_core_(true), blocks_(blocks), serves_loop_(serves_loop) {}
+  executor(pool_core::options with, bool blocks, bool serves_loop, const py::object& loop)
+      : options_(std::move(with)), owns_core_(true), blocks_(blocks), serves_loop_(serves_loop) {
+    bind_to(loop);
+  }
 
-  executor(std::shared_ptr<pool_core> core, bool blocks, bool serves_loop)
+  executor(std::shared_ptr<pool_core> core, bool blocks, bool serves_loop, const py::object& loop)
       : owns_core_(false), blocks_(blocks), serves_loop_(serves_loop) {
+    bind_to(loop);
     attach(std::move(core));
   }
 
@@ -84,8 +92,11 @@ class executor {
   }
 
   void start();
+  void bind_to(const py::object& loop) {
+    if (!loop.is_none()) loop_ = py::weakref(loop);
+  }
   void attach(std::shared_ptr<pool_core> core) {
-    channel_ = &core->open_concurrent_channel();
+    channel_.reset(&core->open_concurrent_channel());
     core_ = std::move(core);
   }
   bool must_not_block() const;
@@ -99,8 +110,8 @@ class executor {
   bool is_shut_down_ = false;
   std::mutex starting_;              // held by the thread that makes the core
   std::shared_ptr<pool_core> core_;  // null until the first job
-  concurrent_channel* channel_ = nullptr;
-  py::object loop_;  // weak; null until one was found
+  std::unique_ptr<concurrent_channel, given_back> channel_;
+  py::object loop_;  // weak; null until one was given or found
   std::weak_ptr<loop_channel> loop_channel_;
 };
 
@@ -154,11 +165,11 @@ void executor::shut_down(bool wait, bool cancel_futures) {
         "shutdown(wait=False) there");
   is_shut_down_ = true;
   if (!core_ || core_->engine().was_left_behind_by_fork()) return;
+  if (owns_core_) core_->close();  // first: what is cancelled makes room, and nobody in line may have it
   if (cancel_futures) {
-    core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_);
+    core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_.get());
     channel_->bring();
   }
-  if (owns_core_) core_->close();
   if (wait) wait_until_over();
 }
 
@@ -221,9 +232,10 @@ bool blocks_argument(const py::object& given) {
 
 std::unique_ptr<executor> make_executor(const py::object& workers, const py::object& name,
                                         const py::object& initializer, const py::object& max_pending,
-                                        const py::object& on_full, bool serves_loop, const py::object& pool) {
+                                        const py::object& on_full, bool serves_loop, const py::object& pool,
+                                        const py::object& loop) {
   const bool blocks = blocks_argument(on_full);
-  if (!pool.is_none()) return std::make_unique<executor>(core_of_pool(pool), blocks, serves_loop);
+  if (!pool.is_none()) return std::make_unique<executor>(core_of_pool(pool), blocks, serves_loop, loop);
   pool_core::options options;
   options.engine.workers = workers_argument(workers, "max_workers");
   options.engine.name = text_argument(name, "thread_name_prefix");
@@ -231,7 +243,7 @@ std::unique_ptr<executor> make_executor(const py::object& workers, const py::obj
   options.engine.max_pending = max_pending_argument(max_pending);
   options.has_no_owner = true;
   if (!initializer.is_none()) options.initializer = initializer;
-  return std::make_unique<executor>(std::move(options), blocks, serves_loop);
+  return std::make_unique<executor>(std::move(options), blocks, serves_loop, loop);
 }
 
 }  // namespace
@@ -256,7 +268,8 @@ void bind_executor(py::module_& m) {
                             py::custom_type_setup(&make_collectable));
   type.def(py::init(&make_executor), py::kw_only(), py::arg("workers"), py::arg("name"),
            py::arg("initializer") = py::none(), py::arg("max_pending") = py::none(),
-           py::arg("on_full") = "block", py::arg("serves_loop") = false, py::arg("pool") = py::none());
+           py::arg("on_full") = "block", py::arg("serves_loop") = false, py::arg("pool") = py::none(),
+           py::arg("loop") = py::none());
   add_c_method(type, submit_method);
   add_c_method(type, submit_concurrent_method);
   // Holds the GIL, but for the wait.

@@ -56,6 +56,7 @@ void gil_lane::enter(unsigned worker) noexcept {
   } else {
     PyGILState_Ensure();  // makes the state, and counts; never undone by its counterpart: see retire()
     this_thread.state = PyThreadState_Get();
+    mask_.apply();
     this_thread.identity.emplace(prefix_ + std::to_string(worker));
   }
   this_thread.is_inside_lane = true;

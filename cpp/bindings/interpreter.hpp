@@ -10,11 +10,14 @@
 #include <utility>
 
 #include "job.hpp"
+#include "signal_mask.hpp"
 
 namespace offgil::python {
 
 // The lane of jobs that need the GIL. A worker keeps its Python thread state from its first such job to its
-// own end, so that threading.local lives as long as the thread and taking the GIL costs no thread state.
+// own end, so that threading.local lives as long as the thread and taking the GIL costs no thread state. From
+// that job on it blocks the signals that the thread blocks which has made the lane, as any thread that Python
+// code starts: a child process inherits them.
 class gil_lane final : public lane {
  public:
   // `acquisitions` counts the times a worker takes the GIL. In Python the threads are called <prefix><n>.
@@ -30,6 +33,7 @@ class gil_lane final : public lane {
 
  private:
   std::string prefix_;
+  const signal_mask mask_ = signal_mask::of_this_thread();
   std::atomic<std::uint64_t>& acquisitions_;
 };
 

@@ -111,6 +111,7 @@ PyObject* native_kind::finish(bridge_job& j) noexcept {
 }
 
 void native_kind::discard(bridge_job& j) noexcept {
+  const auto alive = callable_of(j);  // the job may come back meanwhile, and let go of it
   abi_.destroy(abi_.context, memory_of(j));
   free_memory(j);
   std::unique_ptr<offgil_error>(std::exchange(j.error, nullptr)).reset();

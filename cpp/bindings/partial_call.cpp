@@ -10,12 +10,11 @@ namespace {
 
 PyTypeObject* partial_type = nullptr;  // functools.partial itself: what a subclass does is its own business
 
-// A member that the partial goes on holding; null where it is of another type.
-PyObject* member(PyObject* partial, PyObject* name, PyTypeObject* type) noexcept {
-  PyObject* const value = PyObject_GetAttr(partial, name);
-  if (value == nullptr) return PyErr_Clear(), nullptr;
-  Py_DECREF(value);
-  return type == nullptr || Py_TYPE(value) == type ? value : nullptr;
+// Null where it is of another type.
+py::object member(PyObject* partial, PyObject* name, PyTypeObject* type) noexcept {
+  auto value = py::reinterpret_steal<py::object>(PyObject_GetAttr(partial, name));
+  if (!value) PyErr_Clear();
+  return value && (type == nullptr || Py_TYPE(value.ptr()) == type) ? value : py::object();
 }
 
 bool is_run_of_a_context(PyObject* function) noexcept {
@@ -28,14 +27,15 @@ bool is_run_of_a_context(PyObject* function) noexcept {
 
 std::optional<partial_call> partial_call_of(PyObject* callable) noexcept {
   if (Py_TYPE(callable) != partial_type) return std::nullopt;
-  PyObject* const function = member(callable, names::get().func, nullptr);
-  PyObject* const args = member(callable, names::get().args, &PyTuple_Type);
-  PyObject* const keywords = member(callable, names::get().keywords, &PyDict_Type);
-  if (function == nullptr || args == nullptr || keywords == nullptr) return std::nullopt;
-  partial_call call{function, &PyTuple_GET_ITEM(args, 0), static_cast<std::size_t>(PyTuple_GET_SIZE(args)),
-                    PyDict_GET_SIZE(keywords) != 0};
-  if (is_run_of_a_context(function) && call.nargs != 0) {
-    call.function = *call.args++;
+  partial_call call{member(callable, names::get().func, nullptr),
+                    member(callable, names::get().args, &PyTuple_Type)};
+  const py::object keywords = member(callable, names::get().keywords, &PyDict_Type);
+  if (!call.function || !call.arguments || !keywords) return std::nullopt;
+  call.args = &PyTuple_GET_ITEM(call.arguments.ptr(), 0);
+  call.nargs = static_cast<std::size_t>(PyTuple_GET_SIZE(call.arguments.ptr()));
+  call.has_keywords = PyDict_GET_SIZE(keywords.ptr()) != 0;
+  if (is_run_of_a_context(call.function.ptr()) && call.nargs != 0) {
+    call.function = py::reinterpret_borrow<py::object>(*call.args++);
     --call.nargs;
   }
   return call;

@@ -10,13 +10,14 @@ namespace offgil::python {
 
 namespace py = pybind11;
 
-// Borrowed from the partial. asyncio.to_thread() makes one of the run() of a context: then the function is
-// the one that runs there.
+// Owned: the partial may be given others while an argument is converted. asyncio.to_thread() makes one of the
+// run() of a context: then the function is the one that runs there.
 struct partial_call {
-  PyObject* function;
-  PyObject* const* args;
-  std::size_t nargs;
-  bool has_keywords;
+  py::object function;
+  py::object arguments;  // a tuple
+  PyObject* const* args = nullptr;
+  std::size_t nargs = 0;
+  bool has_keywords = false;
 };
 
 // Nothing for whatever else can be called.

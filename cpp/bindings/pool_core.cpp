@@ -180,6 +180,8 @@ std::shared_ptr<loop_channel> pool_core::announced_channel(py::handle loop) {
 }
 
 concurrent_channel& pool_core::open_concurrent_channel() {
+  for (const auto& each : concurrent_channels_)
+    if (each->is_free()) return each->lend(), *each;
   auto made = std::make_unique<concurrent_channel>(*this);
   concurrent_channels_.emplace_back(made.release());
   return *concurrent_channels_.back();
@@ -190,7 +192,7 @@ const std::shared_ptr<dispatcher>& pool_core::its_dispatcher() {
   // As many callbacks may block as with the standard pool, whose workers run them; one more thread goes on.
   const unsigned most_threads = engine_->workers() + 1;
   dispatcher_ = std::shared_ptr<dispatcher>(
-      std::make_unique<dispatcher>(name_, most_threads, gil_acquisitions_).release(),
+      std::make_unique<dispatcher>(name_, most_threads, mask_, gil_acquisitions_).release(),
       destroy_unless_forked());
   return dispatcher_;
 }
@@ -263,6 +265,11 @@ void pool_core::end_if_done() noexcept {
     dispatcher_->let_end();
 }
 
+// By index: callbacks that run may make executors, and with them channels.
+void pool_core::bring_all() noexcept {
+  for (std::size_t i = 0; i < concurrent_channels_.size(); ++i) concurrent_channels_[i]->bring();
+}
+
 bool pool_core::join(std::chrono::nanoseconds at_most) noexcept {
   if (engine_->was_left_behind_by_fork()) return true;
   is_joined_ = true;  // before another thread gets the GIL: it must not wait for one of these
@@ -272,7 +279,7 @@ bool pool_core::join(std::chrono::nanoseconds at_most) noexcept {
     if (!engine_->wait_until_finished(at_most)) return false;
     if (dispatcher_ && !dispatcher_->stop_within(until - clock::now())) return false;
   }
-  for (const auto& each : concurrent_channels_) each->bring();
+  bring_all();
   wakeups_of_old_mailboxes_ = wakeups();
   mailboxes_.clear();  // no thread is left to touch them; channels that still deliver hold their own
   return true;
@@ -309,7 +316,7 @@ void pool_core::leave_interpreter() noexcept {
     restore_raised(std::move(interrupt));
     return;
   }
-  for (const auto& each : concurrent_channels_) each->bring();
+  bring_all();
   const auto seen = channels_;
   for (const auto& each : seen) {
     each->drop_arrived_threadsafe();

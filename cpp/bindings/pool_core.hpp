@@ -15,6 +15,7 @@
 #include "interpreter.hpp"
 #include "loop_channel.hpp"
 #include "python_job.hpp"
+#include "signal_mask.hpp"
 #include "worker_pool.hpp"
 
 namespace offgil::python {
@@ -66,8 +67,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // Whether there is one already. Throws as above.
   bool has_channel() const;
 
-  // A way for concurrent futures, of which there may be several. Throws std::system_error when the
-  // dispatcher cannot start.
+  // A way for concurrent futures, of which there may be several; to be given back. Throws std::system_error
+  // when the dispatcher cannot start.
   concurrent_channel& open_concurrent_channel();
 
   // Who brings what nobody else does; started when first needed. Throws std::system_error.
@@ -143,8 +144,10 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::shared_ptr<loop_channel> watched_channel(py::handle loop);
   std::shared_ptr<loop_channel> announced_channel(py::handle loop);
   std::shared_ptr<mailbox> free_mailbox(bool watched) noexcept;
+  void bring_all() noexcept;
 
   const std::string name_;
+  const signal_mask mask_ = signal_mask::of_this_thread();  // the maker's
   const delivery delivery_;
   future_style& style_;
   std::atomic<std::uint64_t> gil_acquisitions_{0};

@@ -23,12 +23,12 @@ bool prepare(pool_core& core, bridge_job& j, const submitted_call& call, manners
     return native_function::of(function).kind.prepare(j, call.args, call.nargs, call.kwnames);
   // A native function sees no context: what to_thread() makes of it is run as what it is, without the GIL.
   const auto inner = partial_call_of(function);
-  if (inner && native_function::check(inner->function) && !inner->has_keywords && call.nargs == 0 &&
+  if (inner && native_function::check(inner->function.ptr()) && !inner->has_keywords && call.nargs == 0 &&
       call.kwnames == nullptr)
-    return native_function::of(inner->function).kind.prepare(j, inner->args, inner->nargs, nullptr);
+    return native_function::of(inner->function.ptr()).kind.prepare(j, inner->args, inner->nargs, nullptr);
   if (PyCallable_Check(function) != 0)
     return core.kinds()
-        .of(inner ? inner->function : function)
+        .of(inner ? inner->function.ptr() : function)
         .prepare(j, function, call.args, call.nargs, call.kwnames, how);
   throw py::type_error(
       std::string("the first argument, fn, must be a native function or another callable, not ") +
@@ -87,12 +87,10 @@ PyObject* submit_to(concurrent_channel& channel, const submitted_call& call, boo
   pool_core& core = channel.core();
   concurrent_job* const j = create_concurrent_future();
   if (j == nullptr) throw py::error_already_set();
-  const auto future = py::reinterpret_steal<py::object>(future_of(*j));
+  auto future = py::reinterpret_steal<py::object>(future_of(*j));
   if (!prepare(core, *j, call, manners::of_executors)) throw py::error_already_set();
-  py::handle(future).inc_ref();  // the job's, which the channel gives back; unless it does not take the job
   const auto answer = channel.submit(*j, block);
-  if (answer == worker_pool::admission::accepted) return py::object(future).release().ptr();
-  if (j->destination == nullptr) future.dec_ref();
+  if (answer == worker_pool::admission::accepted) return future.release().ptr();
   raise_not_accepted(answer, core, manners::of_executors);
 }
 

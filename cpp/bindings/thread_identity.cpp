@@ -23,8 +23,10 @@ thread_identity::thread_identity(const std::string& name) noexcept {
   has_identity = true;
   guarded(0, [&] {
     const auto threading = py::module_::import("threading");
-    threading.attr("current_thread")().attr("name") =
-        name;  // makes the object that stands for a foreign thread
+    const py::object stand_in = threading.attr("current_thread")();  // makes it, for a foreign thread
+    stand_in.attr("name") = name;
+    // What threads that a job starts inherit: they are waited for at exit. Nobody waits for a stand-in.
+    stand_in.attr("_daemonic") = false;
     set_hook(threading, "gettrace", "settrace");
     set_hook(threading, "getprofile", "setprofile");
     return 0;

@@ -66,6 +66,7 @@ run_queue::claim run_queue::take() {
     portion_taken.estimate += cost;
     portion_taken.jobs.push_back(level->pop_front());
     --size_;
+    if (!fits) break;
   }
   return portion_taken;
 }

@@ -43,8 +43,8 @@ class run_queue {
     bool is_short = false;                       // no more than one portion
   };
 
-  // Takes the next portion. At least one job, unless the queue is empty; a job whose run time is unknown
-  // travels alone.
+  // Takes the next portion. At least one job, unless the queue is empty; a job that is longer than a portion,
+  // or whose run time is unknown, travels alone.
   claim take();
 
   // Takes everything but the next `spared` jobs, or only what goes back to one destination.

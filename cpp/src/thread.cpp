@@ -5,11 +5,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 #include <memory>
 #include <system_error>
 
 #include "log.hpp"
+#include "signal_mask.hpp"
 
 namespace offgil {
 namespace {
@@ -49,19 +49,15 @@ void* enter(void* argument) {
   return nullptr;
 }
 
-class all_signals_blocked {
+class signals_blocked {
  public:
-  all_signals_blocked() {
-    sigset_t all;
-    sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~all_signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  all_signals_blocked(const all_signals_blocked&) = delete;
-  all_signals_blocked& operator=(const all_signals_blocked&) = delete;
+  signals_blocked() noexcept { signal_mask::of_all_but_faults().apply(); }
+  ~signals_blocked() { before_.apply(); }
+  signals_blocked(const signals_blocked&) = delete;
+  signals_blocked& operator=(const signals_blocked&) = delete;
 
  private:
-  sigset_t before_{};
+  const signal_mask before_ = signal_mask::of_this_thread();
 };
 
 }  // namespace
@@ -73,7 +69,7 @@ thread::thread(const std::string& name, int nice, std::function<void()> body) {
   ::pthread_attr_setstacksize(&attributes, stack_size);
   int error = 0;
   {
-    const all_signals_blocked inherited_by_the_thread;
+    const signals_blocked inherited_by_the_thread;
     error = ::pthread_create(&handle_, &attributes, &enter, start.get());
   }
   ::pthread_attr_destroy(&attributes);

@@ -9,9 +9,9 @@
 namespace offgil {
 
 // A joinable POSIX thread with an 8 MiB stack (Python code recursing to its own limit overflows 2 MiB), every
-// signal blocked (signals belong to the main thread), a name (cut to 15 bytes, the kernel's limit, but for
-// a number behind a hyphen or underscore) and a niceness added to its creator's. std::thread can set none of
-// these before the thread runs.
+// signal blocked but for its own faults (the others belong to the main thread), a name (cut to 15 bytes, the
+// kernel's limit, but for a number behind a hyphen or underscore) and a niceness added to its creator's.
+// std::thread can set none of these before the thread runs.
 class thread {
  public:
   // Throws std::system_error when the thread cannot start; `body` then never runs. `body` must not throw.

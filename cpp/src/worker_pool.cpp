@@ -27,7 +27,7 @@ void hand_back(job_list jobs) noexcept {
   }
 }
 
-bool never_started(const job& j) noexcept {
+bool was_withdrawn(const job& j) noexcept {
   return j.state.load(std::memory_order_acquire) == job_state::cancelled;
 }
 
@@ -129,7 +129,7 @@ void worker_pool::flush_wake_up() noexcept {
 bool worker_pool::wait_until_admitted(const job& j, std::chrono::nanoseconds at_most) {
   std::unique_lock lock(mutex_);
   return admitted_.wait_for(lock, at_most,
-                            [&j] { return j.accepted || j.refused != refusal::none || never_started(j); });
+                            [&j] { return j.accepted || j.refused != refusal::none || was_withdrawn(j); });
 }
 
 bool worker_pool::cancel(job& j, bool abandon) noexcept {
@@ -154,9 +154,9 @@ void worker_pool::sweep() noexcept {
   withdraw([this] {
     withdrawn_since_sweep_ = 0;
     collect();
-    job_list found = queue_.take_if(never_started);
-    found.push_back(line_.take_if(never_started));
-    found.push_back(idle_watchers_.take_if(never_started));
+    job_list found = queue_.take_if(was_withdrawn);
+    found.push_back(line_.take_if(was_withdrawn));
+    found.push_back(idle_watchers_.take_if(was_withdrawn));
     line_length_.store(line_.size(), std::memory_order_relaxed);
     return found;
   });
@@ -262,7 +262,7 @@ void worker_pool::close() noexcept {
     line_length_.store(0, std::memory_order_relaxed);
     for (job* j = refused.front(); j != nullptr; j = j->next) {
       j->refused = refusal::closed;
-      if (!never_started(*j)) count_rejection();
+      if (!was_withdrawn(*j)) count_rejection();
     }
     call = reserve_worker_for_backlog();
     over = is_idle();
@@ -553,9 +553,9 @@ void worker_pool::enqueue(job_list taken_in) noexcept {
 // Lets those in line in, as far as there is room. Returns the ones who had given up, to be handed back.
 job_list worker_pool::admit_from_line() noexcept {
   job_list gone;
-  while (!line_.empty() && (never_started(*line_.front()) || has_room())) {
+  while (!line_.empty() && (was_withdrawn(*line_.front()) || has_room())) {
     job& first = line_.pop_front();
-    if (never_started(first))
+    if (was_withdrawn(first))
       gone.push_back(first);
     else
       accept(first);

@@ -44,11 +44,28 @@ class AsyncioExecutor(ThreadPoolExecutor):
             pool, workers = pool_or_workers, pool_or_workers.workers
         else:
             pool, workers = None, _number_of_workers(pool_or_workers, "pool_or_workers", "a Pool, ")
+        self._make(pool, workers, None)
+
+    def _make(
+        self, pool: Pool | None, workers: int, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
         self._max_workers = workers
         self._thread_name_prefix = f"AsyncioExecutor-{next(self._made)}"
         _core.Executor.__init__(
-            self, workers=workers, name=self._thread_name_prefix, serves_loop=True, pool=pool
+            self,
+            workers=workers,
+            name=self._thread_name_prefix,
+            serves_loop=True,
+            pool=pool,
+            loop=loop,
         )
+
+    @classmethod
+    def _for(cls, loop: asyncio.AbstractEventLoop, workers: int) -> AsyncioExecutor:
+        """Make one for that loop, whichever uses it first."""
+        made = cls.__new__(cls)
+        made._make(None, workers, loop)
+        return made
 
     def _submit_for_map(
         self, fn: Callable[..., T], *arguments: Any
@@ -78,6 +95,6 @@ def install(
         loop = asyncio.get_running_loop()
     elif not isinstance(loop, asyncio.AbstractEventLoop):
         raise TypeError(f"loop must be an event loop or None, not {type(loop).__name__}")
-    executor = AsyncioExecutor(workers)
+    executor = AsyncioExecutor._for(loop, workers)
     loop.set_default_executor(executor)
     return executor

@@ -104,6 +104,7 @@ class Executor:
         on_full: str = "block",
         serves_loop: bool = False,
         pool: Pool | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None: ...
     def submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs

@@ -130,6 +130,18 @@ TEST_F(run_queue_test, sends_a_long_job_alone_and_says_so) {
   EXPECT_EQ(alone.estimate, nanoseconds(1'000'000));
 }
 
+// With what a lane adds, which is allowed more, it counted as short: nobody else was called for what follows.
+TEST_F(run_queue_test, sends_a_long_job_alone_also_before_jobs_in_a_lane) {
+  idle_kind taking_100us;
+  train(taking_100us, nanoseconds(100'000));
+  push(taking_100us);
+  push(in_lane, 2);
+  const run_queue::claim alone = queue.take();
+  EXPECT_EQ(alone.jobs.size(), 1U);
+  EXPECT_FALSE(alone.is_short);
+  EXPECT_EQ(take(), (ids{1, 2}));
+}
+
 TEST_F(run_queue_test, fills_a_portion_with_short_jobs_up_to_its_bound) {
   push(taking_5us, 10);
   const run_queue::claim portion = queue.take();
