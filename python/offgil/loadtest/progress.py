@@ -1,4 +1,4 @@
-"""How it goes, while it goes: live figures on a terminal, a line per round elsewhere."""
+"""How it goes, while it goes: live figures on a terminal, else a line per round on stderr."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ class Screen:
 
 def watcher(console: Console, rounds: int) -> Lines | Screen:
     """Return what suits the console; to be used as a context manager."""
-    return (Screen if console.is_terminal else Lines)(console, rounds)
+    if console.is_terminal:
+        return Screen(console, rounds)
+    return Lines(Console(stderr=True, highlight=False), rounds)
 
 
 def _brief(configuration: Configuration, found: Round) -> str:
