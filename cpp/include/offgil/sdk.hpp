@@ -502,8 +502,9 @@ concept captureless = requires(const Body& body) { requires std::is_pointer_v<de
 // directly it releases the GIL. Does not compile unless all parameters and the result are free of Python, see
 // gil_free.hpp. Name all parameters or none; a py::arg may have a default.
 //
-// What the function throws becomes what pybind11 makes of it, for the standard exceptions and pybind11's own.
-// One that is known by py::register_exception counts as the standard exception that it is derived from.
+// A standard exception that leaves the function becomes what pybind11 makes of it, as do py::value_error,
+// type_error, index_error and key_error. One that is known by py::register_exception counts as the standard
+// exception that it is derived from.
 //
 // Needs the GIL. Throws pybind11::error_already_set where offgil cannot be imported.
 template <class R, class... Args, class... Extra>
