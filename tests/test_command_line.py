@@ -51,7 +51,7 @@ def test_what_a_report_needs_is_missed_before_anything_is_measured(tmp_path: Pat
 SAYS = ["info", "--version", "--help", "loadtest --help"]
 
 
-@pytest.mark.parametrize("command", SAYS)
+@pytest.mark.parametrize("command", [*SAYS, "demo", "loadtest offgil.examples:echo 1 -n 1"])
 def test_a_reader_that_has_gone_is_no_error(command: str) -> None:
     """As in `python -m offgil info | true`: no traceback, the exit code of a closed pipe."""
     reading, writing = os.pipe()
@@ -64,7 +64,7 @@ def test_a_reader_that_has_gone_is_no_error(command: str) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
-@pytest.mark.parametrize("command", SAYS)
+@pytest.mark.parametrize("command", [*SAYS, "demo", "loadtest offgil.examples:echo 1 -n 1"])
 def test_a_full_disk_is_a_line(command: str) -> None:
     """What cannot be written is said on standard error, without a traceback."""
     with open("/dev/full", "wb") as full:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from offgil import _console
 from offgil._machine import Environment
 from offgil.demo.first_article import FirstArticle
 from offgil.demo.second_article import (
@@ -22,9 +23,6 @@ from offgil.demo.second_article import (
 from offgil.demo.small_jobs import OFFGIL, TO_THREAD, SmallJobs
 from offgil.demo.ticker import LoopActivity
 
-_PLAIN_WIDTH = 100
-#: What the tables need; a narrower terminal breaks their lines rather than their figures.
-_LEAST_WIDTH = 76
 #: Two ratios that differ by less may be the same.
 _CLEARLY = 1.25
 #: Measured over seconds, "two CPUs free" comes out a little lower.
@@ -34,10 +32,8 @@ Announce = Callable[[str], None]
 
 
 def console() -> Console:
-    """Return a console that is wide enough for the tables where no terminal says how wide it is."""
-    detected = Console(highlight=False)
-    width = max(detected.width, _LEAST_WIDTH) if detected.is_terminal else _PLAIN_WIDTH
-    return Console(highlight=False, width=width)
+    """Return a console that is wide enough for the tables."""
+    return _console.output(least_width=76, plain_width=100)
 
 
 @contextmanager
@@ -47,7 +43,7 @@ def progress(console: Console, steps: int) -> Iterator[Announce]:
     Nothing is drawn between steps: a thread that animates a bar would compete for the GIL.
     """
     if not console.is_terminal:
-        yield _announce_lines(Console(stderr=True, highlight=False), steps)
+        yield _announce_lines(_console.progress(), steps)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
