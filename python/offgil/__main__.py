@@ -46,10 +46,13 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _discard_output() -> None:
-    """Have nowhere to write to: at exit Python would try again what has just failed."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Forget what cannot be written: at exit Python would try again, and fail again."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
