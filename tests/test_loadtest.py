@@ -306,6 +306,7 @@ def test_a_function_that_reads_its_standard_input_finds_it_empty(folder: Path) -
     assert "called directly, raised EOFError" in output
 
 
+@pytest.mark.skipif(not SCRIPT.exists(), reason="a source distribution has no bench/")
 def test_the_script_is_the_same_command(folder: Path) -> None:
     """bench/load_test.py takes the same words."""
     code, output = end(start(folder, "offgil.examples:echo", "7", "-c", "0", script=str(SCRIPT)))

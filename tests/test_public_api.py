@@ -30,6 +30,7 @@ NAMES = {
     "PoolFull",
     "PoolStats",
     "ThreadPoolExecutor",
+    "get_include",
     "install",
     "to_thread",
 }
@@ -125,6 +126,14 @@ def test_the_package_is_typed() -> None:
     """py.typed and the extension's stub are shipped with the package."""
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_core.pyi").is_file()
+
+
+def test_the_headers_are_shipped() -> None:
+    """The folder that get_include names has every public header, and nothing else."""
+    shipped = {str(path) for path in Path(offgil.get_include()).rglob("*")}
+    names = ("abi.h", "gil_free.hpp", "gil_release.hpp", "sdk.hpp")
+    folder = Path(offgil.get_include(), "offgil")
+    assert shipped == {str(folder), *(str(folder / name) for name in names)}
 
 
 def test_the_stub_names_what_the_extension_has() -> None:

@@ -1,7 +1,6 @@
 // native_function.cpp - the Python type of a native function.
 #include "native_function.hpp"
 
-#include <pybind11/eval.h>
 #include <structmember.h>
 
 #include <cstddef>
@@ -72,9 +71,10 @@ void set_attribute(PyObject* attributes, const char* name, const char* text) {
 PyObject* create(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     PyObject* capsule = nullptr;
-    static const char* const names[] = {"capsule", nullptr};
-    if (PyArg_ParseTupleAndKeywords(args, kwargs, "O:NativeFunction", const_cast<char**>(names), &capsule) ==
-        0)
+    PyObject* defaults = nullptr;
+    static const char* const names[] = {"capsule", "defaults", nullptr};
+    if (PyArg_ParseTupleAndKeywords(args, kwargs, "O|O!:NativeFunction", const_cast<char**>(names), &capsule,
+                                    &PyTuple_Type, &defaults) == 0)
       throw py::error_already_set();
     const offgil_function& abi = accepted(capsule);
     auto made = py::reinterpret_steal<py::object>(type->tp_alloc(type, 0));
@@ -83,6 +83,8 @@ PyObject* create(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     ::new (&self.kind) native_kind(abi, made.ptr());
     self.vectorcall = &call;
     self.capsule = Py_NewRef(capsule);
+    self.defaults = defaults == nullptr ? PyTuple_New(0) : Py_NewRef(defaults);
+    if (self.defaults == nullptr) throw py::error_already_set();
     self.attributes = PyDict_New();
     if (self.attributes == nullptr) throw py::error_already_set();
     set_attribute(self.attributes, "__module__", abi.module);
@@ -100,6 +102,7 @@ void destroy(PyObject* object) {
   if (self.weak_references != nullptr) PyObject_ClearWeakRefs(object);
   std::destroy_at(&self.kind);
   Py_CLEAR(self.attributes);
+  Py_CLEAR(self.defaults);
   Py_CLEAR(self.capsule);
   type->tp_free(object);
   Py_DECREF(type);
@@ -109,6 +112,7 @@ int traverse(PyObject* object, visitproc visit, void* arg) {
   const auto& self = native_function::of(object);
   Py_VISIT(Py_TYPE(object));
   Py_VISIT(self.capsule);
+  Py_VISIT(self.defaults);
   Py_VISIT(self.attributes);
   return 0;
 }
@@ -127,18 +131,20 @@ PyObject* represent(PyObject* object) {
 // By name: the module is imported where the pickle is read, as for Python functions.
 PyObject* reduce(PyObject* object, PyObject*) { return PyObject_GetAttrString(object, "__qualname__"); }
 
-// Python itself parses the signature: that of a function with the same parameters and an empty body.
+// `inspect` takes a missing attribute for "no signature", and anything else for a crash of its own.
 PyObject* signature(PyObject* object, void*) {
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-    const offgil_function& abi = native_function::of(object).kind.abi();
-    if (abi.signature == nullptr) {
-      PyErr_SetString(PyExc_AttributeError, "__signature__");
+    const auto& self = native_function::of(object);
+    const char* const text = self.kind.abi().signature;
+    if (text == nullptr) raise(PyExc_AttributeError, "__signature__");
+    try {
+      const auto parse = py::module_::import("offgil._signature").attr("parse");
+      return parse(text, py::handle(self.defaults)).release().ptr();
+    } catch (py::error_already_set& e) {
+      if (!e.matches(PyExc_Exception)) throw;
+      py::raise_from(e, PyExc_AttributeError, ("__signature__: this is none: " + std::string(text)).c_str());
       throw py::error_already_set();
     }
-    py::dict scope;
-    scope["__builtins__"] = py::module_::import("builtins");
-    py::exec("def function" + std::string(abi.signature) + ": ...", scope);
-    return py::module_::import("inspect").attr("signature")(scope["function"]).release().ptr();
   });
 }
 

@@ -15,6 +15,7 @@ namespace py = pybind11;
 struct native_function_fields {
   PyObject_HEAD vectorcallfunc vectorcall;
   PyObject* capsule;     // owns what `kind` refers to
+  PyObject* defaults;    // a tuple: the values that the signature gives as texts
   PyObject* attributes;  // __dict__
   PyObject* weak_references;
 };

@@ -9,6 +9,7 @@ async with offgil.Pool() as pool:
 from offgil._asyncio_executor import AsyncioExecutor, install
 from offgil._core import NativeError, NativeFunction, PoolBroken, PoolClosed, PoolError, PoolFull
 from offgil._executor import ThreadPoolExecutor
+from offgil._include import get_include
 from offgil._pool import Pool
 from offgil._stats import Histogram, PoolStats
 from offgil._to_thread import to_thread
@@ -20,6 +21,7 @@ for _public in (
     Pool,
     PoolStats,
     ThreadPoolExecutor,
+    get_include,
     install,
     to_thread,
 ):
@@ -38,6 +40,7 @@ __all__ = [
     "PoolFull",
     "PoolStats",
     "ThreadPoolExecutor",
+    "get_include",
     "install",
     "to_thread",
 ]

@@ -18,18 +18,41 @@ from offgil._arguments import positive_count, writable_path
 WRONG_RESULT = 1
 CANNOT_RUN = 2
 INTERRUPTED = 130
+NOBODY_READS = 141  # as a shell counts a program that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["loadtest"]:
-        return _loadtest(words[1:])  # it has a parser of its own, once its needs are there
-    options = _parser().parse_args(words)
     try:
-        return _info() if options.command == "info" else _demo(options)
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)  # here, and not at exit, can what fails be told
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read it has had enough
+        _discard_output()
+        return NOBODY_READS
+    except OSError as error:
+        _discard_output()
+        return _fail(str(error))
+
+
+def _run(words: Sequence[str]) -> int:
+    if words[:1] == ["loadtest"]:
+        return _loadtest(words[1:])  # it has a parser of its own
+    options = _parser().parse_args(words)
+    return _info() if options.command == "info" else _demo(options)
+
+
+def _discard_output() -> None:
+    """Forget what cannot be written: at exit Python would try again, and fail again."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,26 +108,26 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         from offgil import demo
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "offgil":
-            raise
-        return _fail(f"the demo needs {error.name!r}; get it with: pip install offgil[demo]")
-    try:
-        correct = demo.run(seconds=options.seconds, jobs=options.jobs, json_path=options.json)
-    except OSError as error:
-        return _fail(str(error))
+        return _lacks("demo", error)
+    correct = demo.run(seconds=options.seconds, jobs=options.jobs, json_path=options.json)
     return 0 if correct else WRONG_RESULT
 
 
 def _loadtest(argv: Sequence[str]) -> int:
+    from offgil import loadtest
+
     try:
-        from offgil import loadtest
+        return loadtest.main(argv)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "offgil":
-            raise
-        return _fail(
-            f"the load test needs {error.name!r}; get it with: pip install offgil[loadtest]"
-        )
-    return loadtest.main(argv)
+        return _lacks("loadtest", error)
+
+
+def _lacks(extra: str, error: ModuleNotFoundError) -> int:
+    if error.name is None or error.name.partition(".")[0] == "offgil":
+        raise error
+    return _fail(
+        f"the {extra} needs {error.name!r}; get it with: pip install '.[{extra}]' in offgil's clone"
+    )
 
 
 def _info() -> int:

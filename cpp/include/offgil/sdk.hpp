@@ -27,7 +27,8 @@
 #include "offgil/gil_free.hpp"
 
 namespace offgil {
-namespace sdk {
+// Hidden, as pybind11 is: types that hold its types cannot be seen further than they.
+namespace [[gnu::visibility("hidden")]] sdk {
 
 namespace py = pybind11;
 
@@ -136,6 +137,50 @@ struct value<std::monostate> {  // the result of a function that returns nothing
   static PyObject* cast(std::monostate) { return Py_NewRef(Py_None); }
 };
 
+// ---- types and values as Python writes them ----
+
+enum class direction { in, out };
+
+// A parameter may take more than a result can be: pybind11's text for a type has both, and a place for the
+// name of a registered class. One that is not registered yet is called by its C++ name, in quotes.
+template <class T, direction Direction>
+std::string type_name() {
+  constexpr auto text = [] {
+    constexpr auto expected = value<T>::expected();
+    if constexpr (Direction == direction::in)
+      return py::detail::arg_descr(expected);
+    else
+      return py::detail::return_descr(expected);
+  }();
+  const auto types = decltype(text)::types();
+  py::detail::function_record nothing_special;
+  std::size_t next_type = 0;
+  std::size_t next_argument = 0;
+  return py::detail::generate_function_signature(text.text, &nothing_special, types.data(), next_type,
+                                                 next_argument);
+}
+
+inline bool is_expression(const std::string& text) {
+  try {
+    py::module_::import("builtins").attr("compile")(text, "", "eval");
+    return true;
+  } catch (const py::error_already_set& e) {
+    if (!e.matches(PyExc_Exception)) throw;
+    return false;
+  }
+}
+
+// A caster may call its type what it likes.
+inline std::string annotation(const std::string& type) {
+  return is_expression(type) ? type : py::repr(py::str(type)).cast<std::string>();
+}
+
+// "..." where the repr of a default is no expression, as that of an enum's member.
+inline std::string expression(const py::object& fallback) {
+  const auto text = py::repr(fallback).cast<std::string>();
+  return is_expression(text) ? text : "...";
+}
+
 // ---- binding a call's arguments to parameters ----
 
 struct parameter {
@@ -156,7 +201,7 @@ class parameter_list {
     if (nargs > N)
       throw py::type_error(function_ + "() takes " + std::to_string(N) + " argument" + (N == 1 ? "" : "s") +
                            " but " + std::to_string(nargs) + (nargs == 1 ? " was" : " were") + " given");
-    std::copy_n(args, nargs, bound.begin());
+    if constexpr (N != 0) std::copy_n(args, nargs, bound.begin());
     if (kwnames != nullptr) bind_keywords(bound.data(), args + nargs, kwnames);
     for (std::size_t i = nargs; i < N; ++i) {
       if (bound[i] != nullptr) continue;
@@ -183,11 +228,19 @@ class parameter_list {
     std::string text = "(";
     for (std::size_t i = 0; i < N; ++i) {
       if (i != 0) text += ", ";
-      text += parameters_[i].name + ": " + types[i];
-      if (parameters_[i].fallback) text += " = " + py::repr(parameters_[i].fallback).cast<std::string>();
+      text += parameters_[i].name + ": " + annotation(types[i]);
+      if (parameters_[i].fallback) text += " = " + expression(parameters_[i].fallback);
     }
     if (N != 0 && !named_) text += ", /";
-    return text + ") -> " + result;
+    return text + ") -> " + annotation(result);
+  }
+
+  // The values behind the '=' in the signature.
+  py::tuple defaults() const {
+    py::list found;
+    for (const parameter& each : parameters_)
+      if (each.fallback) found.append(each.fallback);
+    return found;
   }
 
  private:
@@ -233,7 +286,8 @@ inline void fill(offgil_error& error, int kind, const std::type_info* type, cons
   copy_text(error.message, sizeof error.message, message);
 }
 
-// Describes the exception that is being handled; pybind11's own mapping to Python exceptions.
+// Describes the exception that is being handled; pybind11's own mapping to Python exceptions. What a module
+// registers with py::register_exception is not asked, as that needs the GIL.
 inline void describe_current_exception(offgil_error& error) noexcept {
   try {
     throw;
@@ -316,7 +370,7 @@ class function {
       : module_(std::move(module)),
         body_(body),
         parameters_(std::move(parameters)),
-        signature_(parameters_.signature(type_names(), type_name<result>())),
+        signature_(parameters_.signature(type_names(), type_name<result, direction::out>())),
         doc_(std::move(doc)) {
     abi_.struct_size = sizeof abi_;
     abi_.abi_major = OFFGIL_ABI_MAJOR;
@@ -338,14 +392,9 @@ class function {
     abi_.destroy = &destroy;
   }
 
-  template <class T>
-  static std::string type_name() {
-    // pybind11's texts for its own types carry a '%' where a registered class's name belongs.
-    std::string text = value<T>::expected().text;
-    return text.find_first_of("%{}") == std::string::npos ? text : "object";
+  static std::array<std::string, arity> type_names() {
+    return {type_name<std::remove_cvref_t<Args>, direction::in>()...};
   }
-
-  static std::array<std::string, arity> type_names() { return {type_name<std::remove_cvref_t<Args>>()...}; }
 
   static int prepare(void* context, void* memory, PyObject* const* args, std::size_t nargs,
                      PyObject* kwnames) noexcept {
@@ -354,14 +403,8 @@ class function {
       const auto bound = self.parameters_.template bind<arity>(args, nargs, kwnames);
       ::new (memory) job(std::in_place_index<0>, self.load(bound, std::index_sequence_for<Args...>()));
       return 0;
-    } catch (py::error_already_set& e) {
-      e.restore();
-    } catch (const py::builtin_exception& e) {
-      e.set_error();
-    } catch (const std::bad_alloc&) {
-      PyErr_NoMemory();
-    } catch (const std::exception& e) {
-      PyErr_SetString(PyExc_RuntimeError, e.what());
+    } catch (...) {
+      py::detail::try_translate_exceptions();
     }
     return -1;
   }
@@ -383,7 +426,7 @@ class function {
       }
     } made;
     const conversion outcome = value<T>::load(given, made.bytes.data());
-    if (outcome != conversion::done) parameters_.refuse(i, outcome, type_name<T>(), given);
+    if (outcome != conversion::done) parameters_.refuse(i, outcome, type_name<T, direction::in>(), given);
     made.constructed = true;
     return std::move(*std::launder(reinterpret_cast<T*>(made.bytes.data())));
   }
@@ -410,12 +453,8 @@ class function {
   static PyObject* finish(void*, void* memory) noexcept {
     try {
       return value<result>::cast(std::move(std::get<1>(*static_cast<job*>(memory))));
-    } catch (py::error_already_set& e) {
-      e.restore();
-    } catch (const py::builtin_exception& e) {
-      e.set_error();
-    } catch (const std::exception& e) {
-      PyErr_SetString(PyExc_RuntimeError, e.what());
+    } catch (...) {
+      py::detail::try_translate_exceptions();
     }
     return nullptr;
   }
@@ -430,15 +469,31 @@ class function {
   std::string doc_;
 };
 
+template <class T>
+concept documentation = std::convertible_to<const T&, const char*>;
+
 // What may stand behind the function in def(): its documentation and its parameters' names.
 struct description {
   std::string doc;
   std::vector<parameter> parameters;
 
-  void add(const char* text) { doc = text; }
-  void add(const py::arg& named) { parameters.push_back({named.name, py::object()}); }
-  void add(const py::arg_v& with_default) { parameters.push_back({with_default.name, with_default.value}); }
+  template <class Extra>
+  void add(const Extra& extra) {
+    static_assert(documentation<Extra> || std::derived_from<Extra, py::arg>,
+                  "offgil::def: behind the function may stand its documentation, and py::arg for each "
+                  "parameter. It needs no py::call_guard: a native function always runs without the GIL.");
+    if constexpr (documentation<Extra>)
+      doc = extra;
+    else if constexpr (std::derived_from<Extra, py::arg_v>)
+      parameters.push_back({extra.name, extra.value});
+    else if constexpr (std::derived_from<Extra, py::arg>)
+      parameters.push_back({extra.name, py::object()});
+  }
 };
+
+// A lambda without captures, which is as good as a function.
+template <class Body>
+concept captureless = requires(const Body& body) { requires std::is_pointer_v<decltype(+body)>; };
 
 }  // namespace sdk
 
@@ -446,6 +501,10 @@ struct description {
 // "Nth Fibonacci number", py::arg("n")). In a pool it runs on a worker that never holds the GIL; called
 // directly it releases the GIL. Does not compile unless all parameters and the result are free of Python, see
 // gil_free.hpp. Name all parameters or none; a py::arg may have a default.
+//
+// A standard exception that leaves the function becomes what pybind11 makes of it, as do py::value_error,
+// type_error, index_error and key_error. One that is known by py::register_exception counts as the standard
+// exception that it is derived from.
 //
 // Needs the GIL. Throws pybind11::error_already_set where offgil cannot be imported.
 template <class R, class... Args, class... Extra>
@@ -462,10 +521,21 @@ void def(pybind11::module_& m, const char* name, R (*body)(Args...), const Extra
   while (described.parameters.size() < sizeof...(Args))
     described.parameters.push_back({"arg" + std::to_string(described.parameters.size()), pybind11::object()});
 
-  auto capsule = sdk::function<R, Args...>::make(
-      m.attr("__name__").template cast<std::string>(), body,
-      sdk::parameter_list(name, std::move(described.parameters), named), std::move(described.doc));
-  m.attr(name) = pybind11::module_::import("offgil._core").attr("NativeFunction")(capsule);
+  const sdk::parameter_list parameters(name, std::move(described.parameters), named);
+  auto capsule = sdk::function<R, Args...>::make(m.attr("__name__").template cast<std::string>(), body,
+                                                 parameters, std::move(described.doc));
+  m.attr(name) =
+      pybind11::module_::import("offgil._core").attr("NativeFunction")(capsule, parameters.defaults());
+}
+
+// The same for a lambda without captures.
+template <class Body, class... Extra>
+  requires(!std::is_pointer_v<std::decay_t<Body>>)
+void def(pybind11::module_& m, const char* name, const Body& body, const Extra&... extra) {
+  static_assert(sdk::captureless<Body>,
+                "offgil::def: this is neither a function nor a lambda without captures. What a lambda "
+                "captures would be shared by all jobs: make it a parameter.");
+  if constexpr (sdk::captureless<Body>) def(m, name, +body, extra...);
 }
 
 }  // namespace offgil

@@ -1,7 +1,7 @@
 """What ``python -m offgil demo`` runs: two articles' tables, and 20 000 small jobs, measured here.
 
 One module measures one table and knows nothing of terminals; ``render`` draws them all.
-Needs ``rich``: ``pip install offgil[demo]``.
+Needs ``rich``, which the extra ``demo`` brings: in a clone, ``pip install '.[demo]'``.
 """
 
 from __future__ import annotations

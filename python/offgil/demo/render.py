@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
+from offgil import _console
 from offgil._machine import Environment
 from offgil.demo.first_article import FirstArticle
 from offgil.demo.second_article import (
@@ -21,7 +23,8 @@ from offgil.demo.second_article import (
 from offgil.demo.small_jobs import OFFGIL, TO_THREAD, SmallJobs
 from offgil.demo.ticker import LoopActivity
 
-_PLAIN_WIDTH = 100
+#: Two ratios that differ by less may be the same.
+_CLEARLY = 1.25
 #: Measured over seconds, "two CPUs free" comes out a little lower.
 _TWO_FREE_CPUS = 1.8
 
@@ -29,19 +32,18 @@ Announce = Callable[[str], None]
 
 
 def console() -> Console:
-    """Return a console that is wide enough for the tables where no terminal says how wide it is."""
-    detected = Console(highlight=False)
-    return detected if detected.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+    """Return a console that is wide enough for the tables."""
+    return _console.output(least_width=76, plain_width=100)
 
 
 @contextmanager
 def progress(console: Console, steps: int) -> Iterator[Announce]:
-    """Show each announced step: as a bar on a terminal, as a line elsewhere.
+    """Show each announced step: as a bar on a terminal, else as a line on standard error.
 
     Nothing is drawn between steps: a thread that animates a bar would compete for the GIL.
     """
     if not console.is_terminal:
-        yield _announce_lines(console, steps)
+        yield _announce_lines(_console.progress(), steps)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
@@ -90,7 +92,7 @@ def first_article(console: Console, result: FirstArticle) -> None:
             row.label, f"{row.wall_seconds:.2f} s", *_activity(row.loop), _verdict(row.correct)
         )
     table.add_row("(the loop with nothing to do)", "", *_activity(result.idle), "")
-    console.print(table)
+    _draw(console, table)
     naive, ours = result.rows[0], result.rows[-1]
     console.print(
         "The naive binding holds the GIL while it sleeps: the five ran one after another, and the "
@@ -112,12 +114,18 @@ def second_article(console: Console, result: SecondArticle) -> None:
         table.add_row(
             run.label, f"{run.wall_seconds:.3f} s", f"{run.ratio:.2f} x", _verdict(run.correct)
         )
-    console.print(table)
+    _draw(console, table)
     ratio = {run.label: run.ratio for run in result.runs}
+    one, other = ratio[RELEASING_FIRST], ratio[HOLDING_FIRST]
+    order = (
+        f", and if one of them releases it, it matters which starts first ({one:.2f} or "
+        f"{other:.2f})"
+        if max(one, other) > _CLEARLY * min(one, other)
+        else ""
+    )
     console.print(
-        f"Two threads that hold the GIL took {ratio[BOTH_HOLD]:.2f} times as long as one, and if "
-        f"one of them releases it, it matters which starts first ({ratio[RELEASING_FIRST]:.2f} or "
-        f"{ratio[HOLDING_FIRST]:.2f}); two jobs on offgil took {ratio[ON_POOL]:.2f}."
+        f"Two threads that hold the GIL took {ratio[BOTH_HOLD]:.2f} times as long as one{order}; "
+        f"two jobs on offgil took {ratio[ON_POOL]:.2f}."
     )
     if result.free_cpus < _TWO_FREE_CPUS:
         console.print(
@@ -131,7 +139,7 @@ def second_article(console: Console, result: SecondArticle) -> None:
     )
     for release in result.releases:
         releases.add_row(release.label, release.outcome, release.said, _verdict(release.correct))
-    console.print(releases)
+    _draw(console, releases, texts=("", "said"))
     console.print(
         "A second release kills a process; offgil's own may be nested, and then does nothing."
     )
@@ -154,7 +162,7 @@ def small_jobs(console: Console, result: SmallJobs) -> None:
             _per_job(door.wakeups_per_job),
             _verdict(door.wrong == 0),
         )
-    console.print(table)
+    _draw(console, table)
     doors = {door.label: door for door in result.doors}
     ours = doors[OFFGIL]
     console.print(
@@ -172,10 +180,24 @@ def _table(console: Console, title: str, headers: tuple[str, ...]) -> Table:
     console.print(f"[bold]{title}[/]")
     table = Table()
     first, *others = headers
-    table.add_column(first, no_wrap=True)
+    table.add_column(first)
     for header in others:
         table.add_column(header, justify="right")
     return table
+
+
+def _draw(console: Console, table: Table, texts: tuple[str, ...] = ("",)) -> None:
+    """Print a table; where room is scarce, ``texts`` are broken, and no figure is."""
+    unbroken = console.measure(table, options=console.options.update(width=10_000)).maximum
+    if unbroken > console.width:
+        for column in table.columns:
+            if column.header in texts:
+                column.overflow = "fold"
+            else:
+                words = [Text.from_markup(str(cell)) for cell in column.cells]
+                words += [Text(word) for word in str(column.header).split()]
+                column.width = max(each.cell_len for each in words)
+    console.print(table)
 
 
 def _activity(activity: LoopActivity) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""How it goes, while it goes: live figures on a terminal, a line per round elsewhere."""
+"""How it goes, while it goes: live figures on a terminal, else a line per round on stderr."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from offgil import _console
 from offgil.loadtest.plan import Configuration
 from offgil.loadtest.quantity import count, duration
 from offgil.loadtest.results import Result
 from offgil.loadtest.rounds import Round
 
-#: What the tables need; a narrower terminal breaks their lines rather than their figures.
-_LEAST_WIDTH = 100
-_PLAIN_WIDTH = 140
-
 
 def console() -> Console:
-    """Return a console that is wide enough, also where no terminal says how wide it is."""
-    detected = Console(highlight=False)
-    width = max(detected.width, _LEAST_WIDTH) if detected.is_terminal else _PLAIN_WIDTH
-    return Console(highlight=False, width=width)
+    """Return a console that is wide enough for the tables."""
+    return _console.output(least_width=100, plain_width=140)
 
 
 class Lines:
@@ -97,7 +92,9 @@ class Screen:
 
 def watcher(console: Console, rounds: int) -> Lines | Screen:
     """Return what suits the console; to be used as a context manager."""
-    return (Screen if console.is_terminal else Lines)(console, rounds)
+    if console.is_terminal:
+        return Screen(console, rounds)
+    return Lines(_console.progress(), rounds)
 
 
 def _brief(configuration: Configuration, found: Round) -> str:

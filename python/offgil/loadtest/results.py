@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from offgil.loadtest.loads import PATIENCE
 from offgil.loadtest.plan import Configuration
+from offgil.loadtest.quantity import ANY_PERCENTILE, PERCENTILES
 from offgil.loadtest.recorder import ErrorCount
 from offgil.loadtest.rounds import Round
 from offgil.loadtest.samples import HdrHistogram, merged
@@ -20,9 +20,6 @@ _BUSY_LOOP, _IDLE_WORKERS = 0.9, 0.7
 #: A rate that is missed by more was not reached.
 _REACHED = 0.98
 
-PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
-#: Any other one can be asked for as well.
-ANY_PERCENTILE = re.compile(r"(uncorrected_|lag_)?p(\d{1,2}(?:\.\d+)?|100)")
 _NANO = 1e-9
 
 
