@@ -220,8 +220,10 @@ class Pool(_core.Pool):
             with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
                 loop.call_soon_threadsafe(tell)
 
-        threading.Thread(target=wait, name=f"{self._name}-close", daemon=True).start()
+        waiter = threading.Thread(target=wait, name=f"{self._name}-close", daemon=True)
+        waiter.start()
         await ended
+        waiter.join()  # it has only to return
 
     async def __aenter__(self) -> Self:
         return self
