@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from support import LOOPS, end_script, start_script
+from support import LOOPS, end_script, run_script, start_script
 
 REPEATS = int(os.environ.get("OFFGIL_EXIT_REPEATS", "3"))
 COMBINATIONS = list(itertools.product(("inline", "plain"), ("eventfd", "callback"), LOOPS))
@@ -329,6 +329,64 @@ def test_who_is_impatient_leaves_behind_what_is_stuck(what: str) -> None:
     for done in runs(STUCK, what):
         assert done.returncode in (0, -signal.SIGINT), explain(done)
         assert "Fatal" not in done.stderr and "terminate" not in done.stderr, explain(done)
+
+
+DROPPED = """
+    import asyncio, sys, threading, time, types
+    import offgil, offgil.examples as ex
+
+    kind, delivery, scheduled = sys.argv[1:]
+    offgil.Pool._future_kind = kind
+    left_last = offgil.Pool(1)
+    pool = offgil.Pool(1, delivery=delivery)
+    delivering = threading.Event()
+    armed = False
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon(self, callback, *args, context=None):
+            by_drain = isinstance(callback, types.BuiltinMethodType) and not isinstance(
+                callback.__self__, types.ModuleType | asyncio.Task)
+            if armed and (callback is print if scheduled == "callback" else by_drain):
+                delivering.set()
+                time.sleep(0.3)  # meanwhile the main thread ends, and drops what has arrived
+            return super().call_soon(callback, *args, context=context)
+
+    async def deliver():
+        global armed
+        futures = [pool.submit(ex.echo, i) for i in range(100)]
+        for future in futures:
+            future.add_done_callback(lambda _: None)
+            if scheduled == "callback":
+                future.add_done_callback(print)
+        asyncio.get_running_loop().slow_callback_duration = 10
+        armed = True
+        await asyncio.gather(*futures)
+
+    def run():
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(deliver())
+
+    async def keep_the_exit_waiting():
+        left_last.submit(ex.sleep, 1)
+
+    threading.Thread(target=run, daemon=True).start()
+    delivering.wait(10)
+    asyncio.run(keep_the_exit_waiting())
+    sys.stdout = None
+"""
+
+
+@pytest.mark.parametrize(
+    ("delivery", "scheduled"),
+    [("eventfd", "callback"), ("callback", "callback"), ("callback", "drain")],
+)
+@pytest.mark.parametrize("kind", ["inline", "plain"])
+def test_a_daemon_thread_in_a_drain_while_its_results_are_dropped(
+    kind: str, delivery: str, scheduled: str
+) -> None:
+    """The exit drops what has arrived, whatever the drain schedules in the loop just then."""
+    done = run_script(DROPPED, kind, delivery, scheduled)
+    assert (done.returncode, done.stderr) == (0, ""), explain(done)
 
 
 KILLED = (

@@ -75,7 +75,7 @@ async def test_a_million_native_jobs(
     assert stats.gil_acquisitions == 0
     assert sum(stats.run_seconds.counts) == sum(stats.wait_seconds.counts) == n
     assert stats.wakeups < n / 10 and stats.batches < n / 10
-    if flavour.kind == "inline":
+    if flavour.kind == "inline" and not DEBUG:  # then through the loop
         assert n <= stats.inline_wakeups <= n + 1, "one for each job, and at most one for drain()"
         assert stats.forwarded_callbacks == 0
 

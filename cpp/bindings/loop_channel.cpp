@@ -217,12 +217,13 @@ loop_channel::pause loop_channel::deliver(clock::time_point until) noexcept {
   unsigned since_look = 0;
   for (;;) {
     if (resolved_.empty() && !resolve_some()) return pause::error;
+    // Runs Python code, meanwhile the exit hook may have dropped all.
+    if (!resolved_.empty() && !call_again()) return pause::error;
     if (resolved_.empty()) {
       flush_wake_up();
       if (fall_asleep()) return pause::none;
       continue;
     }
-    if (!call_again()) return pause::error;
     bridge_job& j = as_bridge(resolved_.pop_front());
     const bool goes_on = core_->futures().run_callbacks(j, *this);
     end(j);
