@@ -180,8 +180,11 @@ std::shared_ptr<loop_channel> pool_core::announced_channel(py::handle loop) {
 }
 
 concurrent_channel& pool_core::open_concurrent_channel() {
-  for (const auto& each : concurrent_channels_)
-    if (each->is_free()) return each->lend(), *each;
+  for (const auto& each : concurrent_channels_) {
+    if (!each->is_free()) continue;
+    each->lend();
+    return *each;
+  }
   auto made = std::make_unique<concurrent_channel>(*this);
   concurrent_channels_.emplace_back(made.release());
   return *concurrent_channels_.back();
