@@ -229,6 +229,7 @@ def test_a_callback_that_runs_the_loop(flavour: Flavour) -> None:
                     await pool.submit(ex.echo, 2)
 
         loop.run_until_complete(asyncio.wait_for(main(), 20))
+        loop.close()
         assert seen == [1, 2, 3, 1, 2]
         """,
         flavour.kind,
