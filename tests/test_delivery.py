@@ -81,20 +81,13 @@ def pool_of_loop(loop: InterruptedLoop, flavour: Flavour) -> Iterator[offgil.Poo
 Futures = list[asyncio.Future[Any]]
 
 
-async def submit(
-    pool: offgil.Pool, n: int, then: Callable[[Futures], object] = lambda _: None
-) -> Futures:
-    """Submit jobs and wait until all have ended, without letting the loop hear of it."""
+async def let_arrive(pool: offgil.Pool, futures: Futures, n: int, arm: Callable[[], None]) -> None:
+    """Submit jobs; when all have ended, and the loop has heard of none, arm it and let it turn."""
     await pool.submit(ex.echo, 0)
     await turns(1)  # out of the drain that woke us
-    futures = [pool.submit(ex.echo, i) for i in range(n)]
+    futures.extend(pool.submit(ex.echo, i) for i in range(n))
     block_until(lambda: pool.stats().completed == n + 1)
-    then(futures)
-    return futures
-
-
-async def submit_and_let_turn(pool: offgil.Pool, n: int, then: Callable[[Futures], object]) -> None:
-    futures = await submit(pool, n, then)
+    arm()
     await until(lambda: all(future.done() for future in futures))
 
 
@@ -108,14 +101,13 @@ def test_a_drain_is_continued_whatever_its_call_soon_does(
     """Where the loop's call_soon() is interrupted, nothing that has arrived is forgotten."""
     futures: Futures = []
 
-    def interrupt(submitted: Futures) -> None:
-        futures.extend(submitted)
-        for future in submitted:
+    def arm() -> None:
+        for future in futures:
             future.add_done_callback(lambda _: busy(20))  # more than one drain may do
         loop.interrupts = is_the_pools
 
     with contextlib.suppress(KeyboardInterrupt):
-        loop.run_until_complete(submit_and_let_turn(pool_of_loop, 500, interrupt))
+        loop.run_until_complete(let_arrive(pool_of_loop, futures, 500, arm))
     loop.interrupts = None
     assert loop.run_until_complete(results_of(futures)) == list(range(500))
 
@@ -131,14 +123,13 @@ def test_an_interrupt_of_a_further_callback_leaves_the_loop(
 
     futures: Futures = []
 
-    def add_callbacks(submitted: Futures) -> None:
-        futures.extend(submitted)
-        submitted[0].add_done_callback(lambda _: called.append("kept"))
-        submitted[0].add_done_callback(further)
+    def arm() -> None:
+        futures[0].add_done_callback(lambda _: called.append("kept"))
+        futures[0].add_done_callback(further)
         loop.interrupts = lambda callback: callback is further
 
     with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(submit_and_let_turn(pool_of_loop, 2, add_callbacks))
+        loop.run_until_complete(let_arrive(pool_of_loop, futures, 2, arm))
     assert loop.run_until_complete(results_of(futures)) == [0, 1]
     loop.run_until_complete(turns())
     assert "further" not in called, "asyncio's own futures lose it as well"
@@ -151,12 +142,11 @@ def test_an_interrupt_at_the_beginning_of_a_drain_leaves_the_loop(
     """The drain that it ends is made good for by the next."""
     futures: Futures = []
 
-    def interrupt(submitted: Futures) -> None:
-        futures.extend(submitted)
+    def arm() -> None:
         loop.interrupts_get_debug = True
 
     with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(submit_and_let_turn(pool_of_loop, 10, interrupt))
+        loop.run_until_complete(let_arrive(pool_of_loop, futures, 10, arm))
     assert loop.run_until_complete(results_of(futures)) == list(range(10))
 
 

@@ -215,8 +215,7 @@ class Pool(_core.Pool):
                 ended.set_result(None)
 
         def wait() -> None:
-            while not self._join(_FOR_EVER):
-                pass
+            self._join(_FOR_EVER)
             with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
                 loop.call_soon_threadsafe(tell)
 
