@@ -203,9 +203,14 @@ def test_what_a_callback_raises_in_shutdown_is_told(
     executor.shutdown(wait=False, cancel_futures=True)
     gate.open()
     assert wait(futures, LIMIT).not_done == set()
-    told = [r for r in caplog.records if r.name == "concurrent.futures"]
     cancelled = [future for future in futures if future.cancelled()]
     assert cancelled
+
+    def logged() -> list[logging.LogRecord]:
+        return [r for r in caplog.records if r.name == "concurrent.futures"]
+
+    block_until(lambda: len(logged()) >= len(futures))  # who waits is told before the callbacks
+    told = logged()
     assert len(told) == len(futures)
     assert all(r.exc_info is not None and r.exc_info[0] is KeyboardInterrupt for r in told)
 

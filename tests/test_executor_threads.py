@@ -347,6 +347,7 @@ def test_a_job_is_cancelled_while_its_pool_breaks(
     second.add_done_callback(lambda _: None)
     gate.open()
     assert concurrent.futures.wait([first, second], LIMIT).not_done == set()
+    block_until(lambda: answers)  # who waits is told before the callbacks
     assert answers == [second.cancelled()]
     executor.shutdown()
 
