@@ -135,6 +135,7 @@ bool concurrent_channel::wait(concurrent_job& j, std::optional<clock::time_point
     auto reason = waiting_room::end::flag_is_set;
     {
       const py::gil_scoped_release jobs_may_need_it;
+      worker_pool::give_up_turn_in_lane();
       reason = core_.engine().waiters().wait(j.flag, on_worker, until);
     }
     if (reason == waiting_room::end::flag_is_set) return true;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "errors.hpp"
+#include "fork.hpp"
 #include "thread_identity.hpp"
 
 namespace offgil::python {
@@ -50,6 +51,18 @@ void tell_residents_to_leave() {
 
 }  // namespace
 
+// All pools' workers queue for one GIL. Guarded by the GIL. Never destroyed; and a forked child makes its
+// own: its parent's workers may stand in the other.
+lane_gate& gil_lane::the_gate() {
+  struct gate_of_process {
+    process_generation made_in;
+    lane_gate* gate = std::make_unique<lane_gate>().release();
+  };
+  static std::optional<gate_of_process> current;
+  if (!current || current->made_in.is_over()) current.emplace();
+  return *current->gate;
+}
+
 void gil_lane::enter(unsigned worker) noexcept {
   if (this_thread.state != nullptr) {
     PyEval_RestoreThread(this_thread.state);
@@ -63,9 +76,14 @@ void gil_lane::enter(unsigned worker) noexcept {
   acquisitions_.fetch_add(1, std::memory_order_relaxed);
 }
 
-void gil_lane::leave() noexcept {
+// Python does not tell whether anybody waits for the GIL. But the release of a mutex and a condition variable
+// that nobody waits for takes some 30 ns; one that wakes a thread, which is a system call, some 10 us.
+bool gil_lane::leave() noexcept {
+  constexpr std::chrono::nanoseconds longest_without_waking{500};
   this_thread.is_inside_lane = false;
+  const auto begin = clock::now();
   PyEval_SaveThread();
+  return clock::now() - begin > longest_without_waking;
 }
 
 // Not by PyGILState_Release(): up to 3.12.3 it clears the state when nobody counts as using it any more. What

@@ -21,17 +21,19 @@ namespace offgil::python {
 class gil_lane final : public lane {
  public:
   // `acquisitions` counts the times a worker takes the GIL. In Python the threads are called <prefix><n>.
-  gil_lane(std::string prefix, std::atomic<std::uint64_t>& acquisitions) noexcept
-      : prefix_(std::move(prefix)), acquisitions_(acquisitions) {}
+  gil_lane(std::string prefix, std::atomic<std::uint64_t>& acquisitions)
+      : lane(the_gate()), prefix_(std::move(prefix)), acquisitions_(acquisitions) {}
 
   // Whether the calling thread is a worker inside its lane: it holds the GIL, unless the job has released it.
   static bool is_inside() noexcept;
 
   void enter(unsigned worker) noexcept override;
-  void leave() noexcept override;
+  bool leave() noexcept override;
   void retire() noexcept override;
 
  private:
+  static lane_gate& the_gate();
+
   std::string prefix_;
   const signal_mask mask_ = signal_mask::of_this_thread();
   std::atomic<std::uint64_t>& acquisitions_;

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "clock.hpp"
+#include "lane_gate.hpp"
 #include "lane_sharing.hpp"
 #include "run_time_estimate.hpp"
 
@@ -20,16 +21,21 @@ struct job;
 // All three are called on the worker's own thread, without any lock of the engine.
 class lane {
  public:
+  // The gate may serve several lanes, and outlives them.
+  explicit lane(lane_gate& through) noexcept : gate(through) {}
   virtual ~lane() = default;
+  lane(const lane&) = delete;
+  lane& operator=(const lane&) = delete;
+
   virtual void enter(unsigned worker) noexcept = 0;  // by the worker's number; may block
-  virtual void leave() noexcept = 0;                 // never blocks
+  virtual bool leave() noexcept = 0;                 // never blocks; whether others than workers wait for it
   virtual void retire() noexcept = 0;                // once, when a thread that has entered ends; may block
 
-  // Workers inside or at the door. The engine's.
-  std::atomic<unsigned> visitors{0};
+  lane_gate& gate;
 };
 
-// What all jobs of one function share. Owned by the function; outlives every job of it. Thread-safe.
+// What all jobs of one function share. Owned by the function; outlives every job of it, and, if it has a
+// lane, the threads that run them. Thread-safe.
 class job_kind {
  public:
   explicit job_kind(lane* in = nullptr) noexcept : lane_(in) {}

@@ -3,39 +3,36 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
-
-#include "run_time_estimate.hpp"
 
 namespace offgil {
 
-// Short jobs in a lane only queue for it, so that a second worker gets nothing done: unless they leave it
-// while they run, as Python callables do that release the GIL. Nothing tells but trying. Thread-safe in the
-// sense that a lost update is harmless.
+// Most jobs in a lane keep it to themselves, so that a second worker would only queue for it. But some leave
+// it while they run, as Python callables do that release the GIL. Nothing tells but trying. Thread-safe in
+// the sense that a lost update is harmless.
 class lane_sharing {
  public:
-  using nanoseconds = run_time_estimate::nanoseconds;
-
-  // A worker has come to the lane for a job of this kind, while another one was inside, and had to wait so
-  // long. `each` is how long a job takes.
-  void learn(nanoseconds waited, nanoseconds each) noexcept {
-    const int change = waited < each / 2 ? 1 : -1;
+  // A worker came for the lane while a job of this kind was inside, and was let in before that job ended; or
+  // it was not.
+  void learn(bool was_let_in) noexcept {
+    const int change = was_let_in ? 1 : -1;
     score_.store(std::clamp(score_.load(std::memory_order_relaxed) + change, -most, most),
                  std::memory_order_relaxed);
   }
 
-  // Whether another worker is likely to get something done; true now and then where it is not, to find out.
+  // Whether another worker is likely to get something done.
+  bool is_likely() const noexcept { return score_.load(std::memory_order_relaxed) > 0; }
+
+  // The same; but true now and then where it is not likely, to find out.
   bool is_worth_trying() noexcept {
-    return score_.load(std::memory_order_relaxed) > 0 ||
-           asked_.fetch_add(1, std::memory_order_relaxed) % asked_per_try == asked_per_try - 1;
+    return is_likely() || asked_.fetch_add(1, std::memory_order_relaxed) % asked_per_try == asked_per_try - 1;
   }
 
  private:
   static constexpr int most = 4;
   static constexpr std::uint32_t asked_per_try = 64;
 
-  std::atomic<int> score_{0};
+  std::atomic<int> score_{1};
   std::atomic<std::uint32_t> asked_{0};
 };
 

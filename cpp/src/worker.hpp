@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <optional>
+#include <utility>
 #include <vector>
 
 #include "job.hpp"
@@ -39,30 +39,32 @@ struct alignas(64) worker {
   // The thread's own:
   std::uint64_t withdrawals_before_claim = 0;
   lane* inside = nullptr;
+  lane_gate::visitor visit;  // of the gate of `inside`
   std::vector<lane*> lanes_entered;
 
-  // Returns how long it took, where another worker was in the lane.
-  std::optional<clock::duration> enter(lane* wanted) {
-    if (wanted == inside) return std::nullopt;
+  // Whether it was somewhere else before; then it may have waited.
+  bool enter(lane* wanted) noexcept {
+    if (wanted == inside) return false;
     leave_lane();
-    if (wanted == nullptr) return std::nullopt;
+    if (wanted == nullptr) return true;
     if (std::find(lanes_entered.begin(), lanes_entered.end(), wanted) == lanes_entered.end())
       lanes_entered.push_back(wanted);
+    wanted->gate.enter(visit, [this, wanted] { wanted->enter(index); });
     inside = wanted;
-    if (wanted->visitors.fetch_add(1, std::memory_order_relaxed) == 0) {
-      wanted->enter(index);
-      return std::nullopt;
-    }
-    const auto begin = clock::now();
-    wanted->enter(index);
-    return clock::now() - begin;
+    return true;
   }
 
   void leave_lane() noexcept {
     if (inside == nullptr) return;
-    inside->leave();
-    inside->visitors.fetch_sub(1, std::memory_order_relaxed);
-    inside = nullptr;
+    lane& left = *std::exchange(inside, nullptr);
+    const bool somebody_waits = left.leave();
+    left.gate.leave(visit, somebody_waits);
+  }
+
+  // Whether it has to leave the lane that it is in, even if there is more to do. Beside another worker, it
+  // stays for one job.
+  bool is_stay_over(clock::time_point now) const noexcept {
+    return inside != nullptr && (!visit.has_turn() || inside->gate.is_gap_due(now));
   }
 };
 

@@ -27,6 +27,12 @@ void hand_back(job_list jobs) noexcept {
   }
 }
 
+job_list just(job& j) noexcept {
+  job_list one;
+  one.push_back(j);
+  return one;
+}
+
 bool was_withdrawn(const job& j) noexcept {
   return j.state.load(std::memory_order_acquire) == job_state::cancelled;
 }
@@ -290,6 +296,11 @@ bool worker_pool::is_on_own_thread() const noexcept {
   return this_worker != nullptr && this_worker->pool == this;
 }
 
+void worker_pool::give_up_turn_in_lane() noexcept {
+  if (this_worker == nullptr || this_worker->inside == nullptr) return;
+  this_worker->inside->gate.give_up_turn(this_worker->visit);
+}
+
 pool_stats worker_pool::stats() const {
   pool_stats seen;
   seen.worker_busy.reserve(workers_.size());
@@ -369,9 +380,10 @@ void worker_pool::pump() noexcept {
 run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept {
   std::unique_lock lock(mutex_);
   if (!std::exchange(self.searching, true) && !counted) ++searching_;
-  if (queue_.empty() && intake_.empty() && spin_.count() > 0) {
+  if (queue_.empty() && intake_.empty() && (self.inside != nullptr || spin_.count() > 0)) {
     lock.unlock();
-    look_for_work_a_while();
+    self.leave_lane();
+    if (spin_.count() > 0) look_for_work_a_while();
     lock.lock();
   }
   collect();
@@ -418,27 +430,45 @@ bool worker_pool::is_idle() const noexcept {
   return queue_.empty() && intake_.empty() && parked_ == workers() && withdrawals_under_way_ == 0;
 }
 
+// Stays in the lane when all have run: the next portion may be of the same.
 void worker_pool::run(worker& self, job_list jobs) noexcept {
   job* next = jobs.release();
   self.is_busy.store(true, std::memory_order_relaxed);
   while (next != nullptr) {
+    const auto now = clock::now();
+    if (self.is_stay_over(now)) {
+      self.leave_lane();
+      give_back(self, job_list(next));
+      break;
+    }
     job& j = *next;
     // From here on the rest may be taken over, by the sentinel or a withdrawal. A withdrawal that came before
     // found nothing, and is seen here.
     self.rest.store(j.next, std::memory_order_seq_cst);
     if (withdrawals_begun_.load(std::memory_order_seq_cst) == self.withdrawals_before_claim)
-      run_one(self, j);
+      run_one(self, j, now);
     else
-      withdraw_portion(self, j);
+      withdraw_portion(self, just(j));
     next = self.rest.exchange(nullptr, std::memory_order_acquire);
   }
-  self.leave_lane();
+  if (self.inside != nullptr && !self.visit.has_turn()) self.leave_lane();
   self.is_busy.store(false, std::memory_order_relaxed);
 }
 
-void worker_pool::withdraw_portion(worker& self, job& first) noexcept {
-  job_list portion;
-  portion.push_back(first);
+// Queues it again, in its old place; unless all that waited has been withdrawn meanwhile.
+void worker_pool::give_back(worker& self, job_list portion) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (withdrawals_begun_.load(std::memory_order_relaxed) == self.withdrawals_before_claim) {
+      queue_.push_front(std::move(portion));
+      queue_length_.store(queue_.size(), std::memory_order_relaxed);
+      return;
+    }
+  }
+  withdraw_portion(self, std::move(portion));
+}
+
+void worker_pool::withdraw_portion(worker& self, job_list portion) noexcept {
   {
     const std::lock_guard lock(mutex_);
     portion.push_back(job_list(self.rest.exchange(nullptr, std::memory_order_acquire)));
@@ -448,7 +478,7 @@ void worker_pool::withdraw_portion(worker& self, job& first) noexcept {
   if (max_pending_ != 0) serve_line();
 }
 
-void worker_pool::run_one(worker& self, job& j) noexcept {
+void worker_pool::run_one(worker& self, job& j, clock::time_point begin) noexcept {
   job_state expected = job_state::waiting;
   if (!j.state.compare_exchange_strong(expected, job_state::running, std::memory_order_acq_rel)) {
     j.destination->push(j);  // cancelled, and counted by who cancelled it
@@ -462,13 +492,12 @@ void worker_pool::run_one(worker& self, job& j) noexcept {
   }
   job_kind& kind = *j.kind;
   self.current.store(&j, std::memory_order_release);
-  if (const auto waited = self.enter(kind.in_lane()); waited && kind.estimate.known())
-    kind.sharing.learn(*waited, kind.estimate.value());
+  if (self.enter(kind.in_lane())) begin = clock::now();
+  if (self.inside != nullptr) self.inside->gate.begin_job(self.visit, kind.sharing);
 
   std::optional<job_span> span;
   if (is_traced_.load(std::memory_order_relaxed)) kind.describe(j, span.emplace().name);
 
-  const auto begin = clock::now();
   j.succeeded = kind.run(j);
   const auto end = clock::now();
 

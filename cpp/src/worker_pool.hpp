@@ -113,6 +113,10 @@ class worker_pool final : private io_threads::guest {
   bool wait_until_finished(std::chrono::nanoseconds at_most);
 
   bool is_on_own_thread() const noexcept;
+
+  // For a job that is about to wait for something, outside of its lane: another worker may have the lane
+  // meanwhile. No effect on a thread that is not a worker.
+  static void give_up_turn_in_lane() noexcept;
   bool was_left_behind_by_fork() const noexcept { return born_in_.is_over(); }
 
   unsigned workers() const noexcept { return static_cast<unsigned>(workers_.size()); }
@@ -137,8 +141,9 @@ class worker_pool final : private io_threads::guest {
   void pump() noexcept;
   run_queue::claim claim_or_park(worker& self, bool counted) noexcept;
   void run(worker& self, job_list jobs) noexcept;
-  void run_one(worker& self, job& j) noexcept;
-  void withdraw_portion(worker& self, job& first) noexcept;
+  void give_back(worker& self, job_list portion) noexcept;
+  void run_one(worker& self, job& j, clock::time_point begin) noexcept;
+  void withdraw_portion(worker& self, job_list portion) noexcept;
   template <class Choice>
   std::size_t withdraw(Choice choose) noexcept;
   void sweep() noexcept;

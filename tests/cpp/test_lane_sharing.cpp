@@ -6,34 +6,40 @@
 namespace offgil {
 namespace {
 
-using nanoseconds = run_time_estimate::nanoseconds;
-
-constexpr nanoseconds each{100'000};
-
 int tries(lane_sharing& sharing, int asked) {
   int found = 0;
   for (int i = 0; i < asked; ++i) found += sharing.is_worth_trying() ? 1 : 0;
   return found;
 }
 
-TEST(lane_sharing, is_tried_now_and_then_while_nobody_knows) {
+TEST(lane_sharing, is_tried_at_first) {
   lane_sharing sharing;
-  EXPECT_FALSE(sharing.is_worth_trying());
+  EXPECT_TRUE(sharing.is_likely());
+  EXPECT_EQ(tries(sharing, 100), 100);
+}
+
+TEST(lane_sharing, is_tried_now_and_then_where_it_is_not_likely) {
+  lane_sharing sharing;
+  sharing.learn(false);
+  EXPECT_FALSE(sharing.is_likely());
   const int found = tries(sharing, 1'000);
   EXPECT_GT(found, 0);
   EXPECT_LT(found, 50);
 }
 
-TEST(lane_sharing, is_worth_it_where_a_worker_was_let_in) {
+TEST(lane_sharing, is_worth_it_again_where_a_worker_was_let_in) {
   lane_sharing sharing;
-  sharing.learn(nanoseconds(2'000), each);
+  sharing.learn(false);
+  sharing.learn(true);
+  EXPECT_TRUE(sharing.is_likely());
   EXPECT_EQ(tries(sharing, 100), 100);
 }
 
 TEST(lane_sharing, is_given_up_where_workers_only_queue) {
   lane_sharing sharing;
-  for (int i = 0; i < 1'000; ++i) sharing.learn(nanoseconds(2'000), each);
-  for (int i = 0; i < 10; ++i) sharing.learn(each, each);
+  for (int i = 0; i < 1'000; ++i) sharing.learn(true);
+  for (int i = 0; i < 10; ++i) sharing.learn(false);
+  EXPECT_FALSE(sharing.is_likely());
   EXPECT_LT(tries(sharing, 100), 10);
 }
 

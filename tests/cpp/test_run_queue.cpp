@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "jobs.hpp"
+#include "lanes.hpp"
 
 namespace offgil {
 namespace {
@@ -16,10 +17,10 @@ using testing::train;
 using nanoseconds = run_time_estimate::nanoseconds;
 using ids = std::vector<std::size_t>;
 
-class null_lane final : public lane {
+class null_lane final : public testing::private_lane {
  public:
   void enter(unsigned) noexcept override {}
-  void leave() noexcept override {}
+  bool leave() noexcept override { return true; }
   void retire() noexcept override {}
 };
 
@@ -234,6 +235,7 @@ TEST_F(run_queue_test, is_worth_another_worker_for_one_job_that_is_long_or_unkno
 
 TEST_F(run_queue_test, is_not_worth_another_worker_for_short_jobs_that_would_only_queue_for_their_lane) {
   push(in_lane, 100);
+  in_lane.sharing.learn(false);
   EXPECT_FALSE(queue.is_worth_another_worker());
   static_cast<void>(queue.take_all());
   push(long_in_lane);
@@ -242,9 +244,8 @@ TEST_F(run_queue_test, is_not_worth_another_worker_for_short_jobs_that_would_onl
 
 TEST_F(run_queue_test, is_worth_another_worker_for_short_jobs_that_let_others_into_their_lane) {
   push(in_lane, 100);
-  in_lane.sharing.learn(nanoseconds(1'000), nanoseconds(50'000));
   EXPECT_TRUE(queue.is_worth_another_worker());
-  in_lane.sharing.learn(nanoseconds(49'000), nanoseconds(50'000));
+  in_lane.sharing.learn(false);
   EXPECT_FALSE(queue.is_worth_another_worker());
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "interposed_pthread_create.hpp"
+#include "lanes.hpp"
 #include "pools.hpp"
 #include "process.hpp"
 
@@ -51,14 +52,14 @@ TEST(worker_pool_start, brings_up_every_thread_it_promises) {
 }
 
 TEST(worker_pool_start, has_each_worker_called_in_its_lane_before_its_first_job) {
-  struct numbered final : lane {
+  struct numbered final : testing::private_lane {
     std::atomic<int> inside{0};
     std::atomic<unsigned> numbers{0};  // a bit for each
     void enter(unsigned worker) noexcept override {
       ++inside;
       numbers |= 1U << worker;
     }
-    void leave() noexcept override { --inside; }
+    bool leave() noexcept override { return --inside != 0; }
     void retire() noexcept override {}
   } each_in;
   std::atomic<int> started{0};

@@ -1,0 +1,147 @@
+// lane_gate.cpp - workers take turns in a lane, and regularly leave it to everybody else.
+#include "lane_gate.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace offgil {
+namespace {
+
+using namespace std::chrono_literals;
+
+// For how long the first in the queue waits before it looks at what the holder of the turn is doing: a short
+// time at first, since a job that waits for something holds up others that could do so as well.
+constexpr clock::duration first_look = 200us;
+constexpr clock::duration longest_look = 2ms;
+
+// Whoever has to wait for this long at a lane was not let in by the job inside.
+constexpr clock::duration long_wait = 1ms;
+
+clock::duration cpu_time(clockid_t clock_of_thread) noexcept {
+  timespec used{};
+  ::clock_gettime(clock_of_thread, &used);
+  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
+
+}  // namespace
+
+void lane_gate::wait_for_turn(visitor& self) noexcept {
+  lock held(mutex_);
+  self.next_ = nullptr;
+  (first_ == nullptr ? first_ : last_->next_) = &self;
+  last_ = &self;
+  is_waited_for_.store(true, std::memory_order_relaxed);
+
+  auto look = first_look;
+  while (!is_let_in(held, self, look)) continue;
+
+  first_ = self.next_;
+  is_waited_for_.store(first_ != nullptr, std::memory_order_relaxed);
+  if (first_ != nullptr) first_->called_.notify_one();
+  self.is_entering_ = true;
+  // A lane that has been empty for a while had its gap.
+  const auto now = clock::now();
+  if (inside_++ == 0 && now - empty_since_ >= gap) next_gap_.store(now + period, std::memory_order_relaxed);
+}
+
+// Waits for a while if it is not.
+bool lane_gate::is_let_in(lock& held, visitor& self, clock::duration& look) noexcept {
+  self.beside_ = nullptr;
+  if (first_ != &self) {
+    self.called_.wait(held);
+  } else if (clock::now() < closed_until_) {
+    self.called_.wait_until(held, closed_until_);
+  } else if (holder_ == nullptr) {
+    take_turn(self);
+    return true;
+  } else {
+    self.beside_ = holder_;
+    self.job_beside_ = holder_->jobs_begun_.load(std::memory_order_relaxed);
+    lane_sharing* const kind = holder_->kind_of_job_.load(std::memory_order_relaxed);
+    if (kind != nullptr && kind->is_worth_trying()) return true;
+    if (!is_held_up_beside(held, self, look)) return false;
+    overtaken_ = holder_;
+    overtaken_->has_turn_.store(false, std::memory_order_relaxed);
+    take_turn(self);
+    return true;
+  }
+  return false;
+}
+
+// Waits for a while, and looks whether the holder of the turn, the same all the time, does not use it. One
+// that waits for the GIL itself does.
+bool lane_gate::is_held_up_beside(lock& held, visitor& self, clock::duration& look) noexcept {
+  const auto turn = turns_;
+  const auto cpu_time_before = cpu_time(holder_->cpu_clock_);
+  const auto begin = clock::now();
+  self.called_.wait_until(held, begin + look);
+  if (holder_ == nullptr || turns_ != turn) {
+    look = first_look;
+    return false;
+  }
+  const auto now = clock::now();
+  if (now - begin < look) return false;
+  look = std::min(4 * look, longest_look);
+  if (holder_->is_entering_) return false;
+  return cpu_time(holder_->cpu_clock_) - cpu_time_before < (now - begin) / 2 ||
+         now - holder_->turn_began_ > patience;
+}
+
+void lane_gate::take_turn(visitor& self) noexcept {
+  ++turns_;
+  holder_ = &self;
+  self.has_turn_.store(true, std::memory_order_relaxed);
+  self.turn_began_ = clock::now();
+  ::pthread_getcpuclockid(::pthread_self(), &self.cpu_clock_);
+}
+
+// Learns whether the job beside has let it in.
+void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
+  const std::lock_guard held(mutex_);
+  self.is_entering_ = false;
+  visitor* const beside = std::exchange(self.beside_, nullptr);
+  if (beside == nullptr || (beside != holder_ && beside != overtaken_)) return;
+  lane_sharing* const kind = beside->kind_of_job_.load(std::memory_order_relaxed);
+  if (kind == nullptr) return;
+  if (waited >= long_wait)
+    kind->learn(false);
+  else if (beside->jobs_begun_.load(std::memory_order_relaxed) == self.job_beside_)
+    kind->learn(true);
+}
+
+void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
+  const auto now = clock::now();
+  const std::lock_guard held(mutex_);
+  const bool another_stays = holder_ != nullptr && holder_ != &self;
+  if (is_gap_due(now) && !another_stays) {
+    if (somebody_waits) closed_until_ = now + gap;
+    next_gap_.store(now + gap + period, std::memory_order_relaxed);
+  }
+  if (--inside_ == 0) empty_since_ = now;
+  self.kind_of_job_.store(nullptr, std::memory_order_relaxed);
+  if (overtaken_ == &self) overtaken_ = nullptr;
+  free_turn_of(self);
+}
+
+void lane_gate::give_up_turn(visitor& self) noexcept {
+  const std::lock_guard held(mutex_);
+  free_turn_of(self);
+}
+
+// Under mutex_.
+void lane_gate::free_turn_of(visitor& self) noexcept {
+  if (holder_ != &self) return;
+  self.has_turn_.store(false, std::memory_order_relaxed);
+  holder_ = nullptr;
+  ++turns_;
+  if (first_ != nullptr) first_->called_.notify_one();
+}
+
+void lane_gate::call_first() noexcept {
+  const std::lock_guard held(mutex_);
+  if (first_ != nullptr) first_->called_.notify_one();
+}
+
+}  // namespace offgil

@@ -1,0 +1,96 @@
+"""Python jobs leave the GIL to the event loop and to other threads.
+
+How many jobs end between two turns of somebody else is counted, not timed: each takes a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import LIMIT, busy
+
+import offgil
+
+JOBS = 400
+
+
+class Counted:
+    """A callable that keeps the GIL for a millisecond, and counts its calls."""
+
+    def __init__(self) -> None:
+        self._ended = itertools.count(1)
+        self.ended = 0
+
+    def __call__(self) -> None:
+        busy(1000)
+        self.ended = next(self._ended)
+
+
+def most_between(seen: list[int]) -> int:
+    """Return how many jobs ended between two entries at most, of which the last comes at the end."""
+    assert seen[-1] == JOBS
+    return max(after - before for before, after in itertools.pairwise([0, *seen]))
+
+
+async def turns_of_the_loop(job: Counted, submit: Callable[[], Any]) -> list[int]:
+    """Return how many jobs had ended at each of the loop's turns."""
+    everything = asyncio.gather(*(submit() for _ in range(JOBS)))
+    seen = [job.ended]
+    while not everything.done():
+        await asyncio.sleep(0.001)
+        seen.append(job.ended)
+    await asyncio.wait_for(everything, LIMIT)
+    return seen
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_loop_turns_beside_jobs_of_a_pool(workers: int) -> None:
+    job = Counted()
+    async with offgil.Pool(workers) as pool:
+        seen = await turns_of_the_loop(job, lambda: pool.submit(job))
+    assert most_between(seen) < JOBS / 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_loop_turns_beside_jobs_of_its_default_executor(workers: int) -> None:
+    job = Counted()
+    loop = asyncio.get_running_loop()
+    offgil.install(workers=workers)
+    seen = await turns_of_the_loop(job, lambda: loop.run_in_executor(None, job))
+    assert most_between(seen) < JOBS / 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_another_thread_runs_beside_jobs_of_an_executor(workers: int) -> None:
+    job = Counted()
+    seen: list[int] = []
+
+    def look() -> None:
+        while job.ended < JOBS:
+            time.sleep(0.001)
+            seen.append(job.ended)
+
+    watching = threading.Thread(target=look)
+    with offgil.ThreadPoolExecutor(workers) as executor:
+        for _ in range(JOBS):
+            executor.submit(job)
+        watching.start()
+        watching.join(LIMIT)
+    assert not watching.is_alive()
+    assert most_between(seen) < JOBS / 4
+
+
+async def test_the_gil_is_left_after_each_job_that_takes_long(pool: offgil.Pool) -> None:
+    """Jobs that were short were claimed together, and ran to the end of them in one stay."""
+    before = pool.stats().gil_acquisitions
+    await asyncio.gather(*(pool.submit(busy, 0) for _ in range(1000)))
+    learned = pool.stats().gil_acquisitions
+    assert learned - before < 1000
+    await asyncio.gather(*(pool.submit(busy, 5000) for _ in range(20)))
+    assert pool.stats().gil_acquisitions - learned >= 20
