@@ -1,6 +1,6 @@
 """Python jobs leave the GIL to the event loop and to other threads.
 
-How many jobs end between two turns of somebody else is counted, not timed: each takes a millisecond.
+Each job takes a millisecond. Counted, not timed, is how many end between two turns of another.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Counted:
 
 
 def most_between(seen: list[int]) -> int:
-    """Return how many jobs ended between two entries at most, of which the last comes at the end."""
+    """Return how many jobs ended between two entries at most; the last one was made at the end."""
     assert seen[-1] == JOBS
     return max(after - before for before, after in itertools.pairwise([0, *seen]))
 

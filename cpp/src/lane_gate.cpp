@@ -16,8 +16,14 @@ using namespace std::chrono_literals;
 constexpr clock::duration first_look = 200us;
 constexpr clock::duration longest_look = 2ms;
 
-// Whoever has to wait for this long at a lane was not let in by the job inside.
-constexpr clock::duration long_wait = 1ms;
+// Whether a visitor was let in by the job inside: at once, or not at all. In between, the job may have let go
+// of the lane for a moment only.
+constexpr clock::duration no_wait = 20us;
+constexpr clock::duration long_wait = 200us;
+
+// Whether somebody waits is not seen of a thread that is about to wait again: a job that lets go of the GIL
+// only for moments wakes it over and over, in vain.
+constexpr unsigned most_stays_without_gap = 3;
 
 clock::duration cpu_time(clockid_t clock_of_thread) noexcept {
   timespec used{};
@@ -107,7 +113,7 @@ void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   if (kind == nullptr) return;
   if (waited >= long_wait)
     kind->learn(false);
-  else if (beside->jobs_begun_.load(std::memory_order_relaxed) == self.job_beside_)
+  else if (waited < no_wait && beside->jobs_begun_.load(std::memory_order_relaxed) == self.job_beside_)
     kind->learn(true);
 }
 
@@ -116,7 +122,10 @@ void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
   const std::lock_guard held(mutex_);
   const bool another_stays = holder_ != nullptr && holder_ != &self;
   if (is_gap_due(now) && !another_stays) {
-    if (somebody_waits) closed_until_ = now + gap;
+    if (somebody_waits || ++stays_without_gap_ == most_stays_without_gap) {
+      closed_until_ = now + gap;
+      stays_without_gap_ = 0;
+    }
     next_gap_.store(now + gap + period, std::memory_order_relaxed);
   }
   if (--inside_ == 0) empty_since_ = now;

@@ -108,6 +108,7 @@ class lane_gate {
   std::uint64_t turns_ = 0;
   clock::time_point empty_since_{};
   clock::time_point closed_until_{};
+  unsigned stays_without_gap_ = 0;
 
   // Written under mutex_, read by workers between two jobs:
   std::atomic<clock::time_point> next_gap_{clock::time_point::max()};

@@ -170,6 +170,22 @@ TEST(lane_gate, keeps_nobody_out_where_nobody_waits) {
   EXPECT_TRUE(was_let_in);
 }
 
+TEST(lane_gate, keeps_everybody_out_now_and_then_in_any_case) {
+  lane_gate gate;
+  visitor self;
+  int kept_out = 0;
+  for (int i = 0; i < 3; ++i) {
+    gate.enter(self, at_once);
+    compute_until(clock::now() + lane_gate::period);
+    const auto left = clock::now();
+    gate.leave(self, false);
+    gate.enter(self, at_once);
+    kept_out += clock::now() - left >= lane_gate::gap ? 1 : 0;
+    gate.leave(self, false);
+  }
+  EXPECT_GE(kept_out, 1);
+}
+
 TEST(lane_gate, takes_a_short_absence_for_no_gap) {
   const bool was_short = eventually([] {  // mostly at once, unless the machine interrupts it
     lane_gate gate;
