@@ -174,9 +174,9 @@ TEST(lane_gate, keeps_everybody_out_now_and_then_in_any_case) {
   lane_gate gate;
   visitor self;
   int kept_out = 0;
-  for (int i = 0; i < 3; ++i) {
+  for (int stay = 0; stay < 3; ++stay) {
     gate.enter(self, at_once);
-    compute_until(clock::now() + lane_gate::period);
+    compute_until(clock::now() + lane_gate::gap + lane_gate::period);
     const auto left = clock::now();
     gate.leave(self, false);
     gate.enter(self, at_once);
