@@ -47,7 +47,8 @@ class Pool(_core.Pool):
     once.
 
     ``max_pending`` bounds the jobs that wait for a worker: `submit` then raises `PoolFull`, `run`
-    waits. ``nice`` is added to the threads' niceness. ``spin`` is how long, in seconds, an idle
+    waits. ``nice`` is added to the threads' niceness; for native functions: with Python callables, a
+    thread that gets little of a busy CPU holds the GIL meanwhile. ``spin`` is how long, in seconds, an idle
     worker looks for work before it sleeps; it buys latency for CPU time, is given up where it
     does not pay, and is off when there are more workers than CPUs. ``delivery`` says how results
     reach an event loop: ``"eventfd"`` (the loop watches a descriptor; no thread of the pool takes
