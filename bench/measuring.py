@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from offgil._machine import CpuWatch
 
@@ -18,6 +19,7 @@ DISTURBED_CPUS = 0.25
 #: But a machine that never comes to rest must not keep a row from ending.
 MAX_EXTRA_ROUNDS = 2
 
+T = TypeVar("T")
 Measure = Callable[[], Awaitable[float]]
 
 
@@ -31,13 +33,18 @@ class Target:
 
     limit: float
     at_most: bool
+    #: In every round; otherwise their median counts.
+    always: bool = False
 
-    def met_by(self, value: float) -> bool:
-        """Tell whether the value is on the right side of the limit."""
-        return value <= self.limit if self.at_most else value >= self.limit
+    def met_by(self, figure: Spread) -> bool:
+        """Tell whether the figure is on the right side of the limit."""
+        if self.at_most:
+            return (figure.high if self.always else figure.median) <= self.limit
+        return (figure.low if self.always else figure.median) >= self.limit
 
     def __str__(self) -> str:
-        return f"{'<=' if self.at_most else '>='} {short(self.limit)}"
+        sign, always = "<=" if self.at_most else ">=", ", always" if self.always else ""
+        return f"{sign} {short(self.limit)}{always}"
 
 
 def at_least(limit: float) -> Target:
@@ -45,9 +52,9 @@ def at_least(limit: float) -> Target:
     return Target(limit, at_most=False)
 
 
-def at_most(limit: float) -> Target:
+def at_most(limit: float, *, always: bool = False) -> Target:
     """Return the target that a figure stays within this limit."""
-    return Target(limit, at_most=True)
+    return Target(limit, at_most=True, always=always)
 
 
 @dataclass(frozen=True)
@@ -80,15 +87,31 @@ class Line:
     @property
     def met(self) -> bool | None:
         """Whether the figure is as it should be; None where there is no target."""
-        return None if self.target is None else self.target.met_by(self.figure.median)
+        return None if self.target is None else self.target.met_by(self.figure)
 
 
 @dataclass
-class Samples:
-    """What each contender reached, round by round."""
+class Rounds(Generic[T]):
+    """What each contender gave, round by round."""
 
-    values: dict[str, list[float]]
+    values: dict[str, list[T]]
     disturbed_rounds: int = 0
+
+    def samples(self, of: Callable[[T], float]) -> Samples:
+        """Return one figure of each."""
+        figures = {name: [of(value) for value in values] for name, values in self.values.items()}
+        return Samples(figures, self.disturbed_rounds)
+
+    def remark(self) -> str:
+        """Say how many of the rounds that count were disturbed, if any."""
+        if not self.disturbed_rounds:
+            return ""
+        rounds = len(next(iter(self.values.values())))
+        return f"; {self.disturbed_rounds} of {rounds} rounds disturbed"
+
+
+class Samples(Rounds[float]):
+    """What each contender reached, round by round."""
 
     def spread(self, name: str) -> Spread:
         """Summarize one contender."""
@@ -99,19 +122,19 @@ class Samples:
         pairs = zip(self.values[name], self.values[to], strict=True)
         return Spread.of(ours / theirs for ours, theirs in pairs)
 
-    def remark(self) -> str:
-        """Say how many of the rounds that count were disturbed, if any."""
-        if not self.disturbed_rounds:
-            return ""
-        rounds = len(next(iter(self.values.values())))
-        return f"; {self.disturbed_rounds} of {rounds} rounds disturbed"
-
 
 async def take_turns(
     contenders: Mapping[str, Measure], rounds: int, most_extra: int | None = None
 ) -> Samples:
     """Measure every contender once per round; repeat disturbed rounds, within reason."""
-    samples = Samples({name: [] for name in contenders})
+    return (await in_rounds(contenders, rounds, most_extra)).samples(float)
+
+
+async def in_rounds(
+    contenders: Mapping[str, Callable[[], Awaitable[T]]], rounds: int, most_extra: int | None = None
+) -> Rounds[T]:
+    """Do the same for contenders that give more than one figure."""
+    taken: Rounds[T] = Rounds({name: [] for name in contenders})
     extra = MAX_EXTRA_ROUNDS * rounds if most_extra is None else most_extra
     done = 0
     while done < rounds:
@@ -121,14 +144,14 @@ async def take_turns(
         if disturbed and extra:
             extra -= 1
             continue
-        samples.disturbed_rounds += disturbed
+        taken.disturbed_rounds += disturbed
         for name, value in values.items():
-            samples.values[name].append(value)
+            taken.values[name].append(value)
         done += 1
-    return samples
+    return taken
 
 
-async def _measure_calmly(measure: Measure) -> float:
+async def _measure_calmly(measure: Callable[[], Awaitable[T]]) -> T:
     # The one before must neither leave its garbage nor its threads' last steps to this one.
     gc.collect()
     await asyncio.sleep(0.002)

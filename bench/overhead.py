@@ -15,10 +15,11 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import default_executor_rows
 import executor_rows
+import fairness_rows
 import load_rows
 import throughput_rows
 import zarr_rows
@@ -39,6 +40,8 @@ class Row:
     loops: tuple[str, ...] = ("asyncio",)
 
 
+#: Seconds: a measurement ends.
+MOST_QUEUED = 10
 BOTH = ("asyncio", "uvloop")
 ROWS = {
     "closed": Row(throughput_rows.closed, BOTH),
@@ -57,6 +60,9 @@ ROWS = {
     "behind": Row(executor_rows.behind),
     "install": Row(default_executor_rows.install),
     "run-in-executor": Row(default_executor_rows.run_in_executor),
+    "fairness": Row(fairness_rows.pauses),
+    "fairness-grown": Row(fairness_rows.grown),
+    "fairness-http": Row(fairness_rows.responses),
     "zarr": Row(zarr_rows.to_thread),
 }
 
@@ -98,9 +104,26 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=positive_count, default=7, help="at least 5, for figures that count"
     )
+    parser.add_argument(
+        "--queued",
+        type=_queued_seconds,
+        metavar="SECONDS",
+        help="worth of jobs that the rows about fairness queue at once: no pause can be longer "
+        "(0.2, so that they take a minute; 1.5 for figures)",
+    )
     parser.add_argument("--quick", action="store_true", help="3 short rounds: does it run at all?")
     parser.add_argument("--json", type=writable_path, metavar="FILE")
     return parser.parse_args()
+
+
+def _queued_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MOST_QUEUED:
+        raise argparse.ArgumentTypeError(f"must be above 0, {MOST_QUEUED} at most, not {text!r}")
+    return seconds
 
 
 def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> Iterator[list[Line]]:
@@ -110,7 +133,10 @@ def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> Iterator[list[
                 print("uvloop is not installed: its lines are left out", file=sys.stderr)
                 continue
             print(f"{name} on {loop} ...", file=sys.stderr, flush=True)
-            yield _run(ROWS[name], Settings.chosen(loop, options.rounds, quick=options.quick))
+            settings = Settings.chosen(loop, options.rounds, quick=options.quick)
+            if options.queued is not None:
+                settings = replace(settings, queued_seconds=options.queued)
+            yield _run(ROWS[name], settings)
 
 
 def _loops(row: Row, asked: str) -> Sequence[str]:
