@@ -136,4 +136,5 @@ def _line(row: str, what: str, settings: Settings, samples: Samples, target: Tar
         samples.ratio("offgil", "rie"),
         target,
         f"{ours / 1e3:.1f} against {theirs / 1e3:.1f} k jobs/s{samples.remark()}",
+        samples.rate("offgil"),
     )

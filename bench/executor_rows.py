@@ -277,6 +277,7 @@ def _throughput(row: str, what: str, samples: Samples, target: Target) -> Line:
         samples.ratio("offgil", "tpe"),
         target,
         f"{ours / 1e3:.1f} against {theirs / 1e3:.1f} k jobs/s{samples.remark()}",
+        samples.rate("offgil"),
     )
 
 
@@ -292,4 +293,5 @@ def _time(
         samples.ratio("offgil", "tpe"),
         target,
         f"{ours * per_second:.3g} against {theirs * per_second:.3g} {unit}{samples.remark()}",
+        samples.seconds("offgil"),
     )

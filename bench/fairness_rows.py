@@ -30,8 +30,6 @@ GROWN_SECONDS = 0.007
 WORKER_COUNTS = (1, WORKERS)
 #: Milliseconds that nothing may wait for the GIL: four switch intervals.
 WORST_PAUSE = 20
-#: A round is repeated if others disturbed it, but only so many: there are many rounds.
-MOST_EXTRA_ROUNDS = 1
 
 EntryPoints = Callable[[int], AbstractAsyncContextManager[Sequence[EntryPoint]]]
 
@@ -132,7 +130,7 @@ async def _beside(
                 for entry in entry_points
             },
             settings.rounds,
-            MOST_EXTRA_ROUNDS,
+            most_extra=0,  # there are many of them: the table says which were disturbed
         )
     what = f"{what}, {workers} worker{'s' if workers > 1 else ''}"
     lines = []
@@ -175,5 +173,6 @@ def _lines(
             rate.ratio(name, standard),
             at_least(NO_SLOWER),
             f"{rate.spread(name).median:.0f} against {rate.spread(standard).median:.0f} jobs/s",
+            rate.rate(name),
         ),
     ]

@@ -29,7 +29,7 @@ def main() -> None:
     took: list[int] = []
     while True:
         started = time.monotonic_ns()
-        _ask(host, port, len(took))
+        _ask(host, port, len(took) + 1)
         took.append(time.monotonic_ns() - started)
         if select.select([sys.stdin], [], [], PAUSE)[0]:
             break

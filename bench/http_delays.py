@@ -58,7 +58,8 @@ async def of_responses(port: int) -> AsyncIterator[Delays]:
     )
     try:
         assert client.stdin and client.stdout
-        await asyncio.wait_for(client.stdout.readline(), LIMIT)
+        if not await asyncio.wait_for(client.stdout.readline(), LIMIT):
+            raise WrongResultError("the web server's client has not come to be ready")
         client.stdin.write(b"go\n")
         yield delays
         client.stdin.close()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from measuring import (
+    Absolute,
     Line,
     Spread,
     WrongResultError,
@@ -139,6 +140,7 @@ async def lag(settings: Settings) -> list[Line]:
             samples.ratio("offgil", "rie"),
             at_most(1 / 1.5),
             f"{absolute} ms{samples.remark()}",
+            Absolute(samples.spread("offgil"), "ms"),
         ),
         Line(
             "lag",

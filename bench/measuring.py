@@ -73,6 +73,14 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Absolute:
+    """What was divided by another contender's."""
+
+    figure: Spread
+    unit: str
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of the table: a figure, what it should be, and where it comes from."""
 
@@ -83,6 +91,8 @@ class Line:
     figure: Spread
     target: Target | None = None
     note: str = ""
+    #: Where the figure is a ratio to another contender: for comparing builds.
+    absolute: Absolute | None = None
 
     @property
     def met(self) -> bool | None:
@@ -116,6 +126,14 @@ class Samples(Rounds[float]):
     def spread(self, name: str) -> Spread:
         """Summarize one contender."""
         return Spread.of(self.values[name])
+
+    def rate(self, name: str) -> Absolute:
+        """Return one contender's figures as jobs per second."""
+        return Absolute(self.spread(name), "jobs/s")
+
+    def seconds(self, name: str) -> Absolute:
+        """Return one contender's figures as times."""
+        return Absolute(self.spread(name), "s")
 
     def ratio(self, name: str, to: str) -> Spread:
         """Summarize the ratio of two contenders within each round."""

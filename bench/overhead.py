@@ -1,10 +1,13 @@
 """What awaiting a job costs: offgil beside ``run_in_executor`` and the bare event loop.
 
     python bench/overhead.py [--loop asyncio|uvloop|both] [--row NAME]... [--quick] [--json FILE]
+        [--queued SECONDS] [--before PYTHON]
 
 RIE is ``loop.run_in_executor`` on a ThreadPoolExecutor with two threads, TPE that executor itself;
 the bare loop resolves its futures by one callback, with no threads at all. Everything compared
 takes turns within one process; figures are medians of per-round ratios, in brackets their range.
+``--before`` is the interpreter of an environment with another build of offgil: processes of both
+builds take turns, and the figures are ratios to the other one (with the same for both: the noise).
 Speed is never a pass condition: the exit code is 0 unless a result was wrong.
 """
 
@@ -17,6 +20,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import builds
 import default_executor_rows
 import executor_rows
 import fairness_rows
@@ -83,6 +87,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted: the rows that were done", file=sys.stderr)
         exit_code = 130
+    except builds.UnusableError as problem:
+        print(f"cannot compare: {problem}", file=sys.stderr)
+        exit_code = 2
     others, stolen = watch.cpus_used_by_others(), watch.cpus_stolen()
     print(f"meanwhile other processes used {others:.2f} CPUs, {stolen:.2f} of them stolen\n")
     print(table(lines))
@@ -109,7 +116,13 @@ def _options() -> argparse.Namespace:
         type=_queued_seconds,
         metavar="SECONDS",
         help="worth of jobs that the rows about fairness queue at once: no pause can be longer "
-        "(0.2, so that they take a minute; 1.5 for figures)",
+        "(0.15, so that they take a minute; 1.5 for figures)",
+    )
+    parser.add_argument(
+        "--before",
+        type=builds.other_build,
+        metavar="PYTHON",
+        help="compare this build with the one in that interpreter's environment",
     )
     parser.add_argument("--quick", action="store_true", help="3 short rounds: does it run at all?")
     parser.add_argument("--json", type=writable_path, metavar="FILE")
@@ -133,10 +146,27 @@ def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> Iterator[list[
                 print("uvloop is not installed: its lines are left out", file=sys.stderr)
                 continue
             print(f"{name} on {loop} ...", file=sys.stderr, flush=True)
-            settings = Settings.chosen(loop, options.rounds, quick=options.quick)
-            if options.queued is not None:
-                settings = replace(settings, queued_seconds=options.queued)
-            yield _run(ROWS[name], settings)
+            yield (
+                _of_two_builds(options, name, loop)
+                if options.before
+                else _run(ROWS[name], _settings(options, loop))
+            )
+
+
+def _settings(options: argparse.Namespace, loop: str) -> Settings:
+    settings = Settings.chosen(loop, options.rounds, quick=options.quick)
+    if options.queued is None:
+        return settings
+    return replace(settings, queued_seconds=options.queued)
+
+
+def _of_two_builds(options: argparse.Namespace, name: str, loop: str) -> list[Line]:
+    arguments = ["--row", name, "--loop", loop]
+    if options.quick:
+        arguments.append("--quick")
+    if options.queued is not None:
+        arguments += ["--queued", str(options.queued)]
+    return asyncio.run(builds.compare(options.before, arguments, options.rounds))
 
 
 def _loops(row: Row, asked: str) -> Sequence[str]:

@@ -20,8 +20,9 @@ from measuring import WrongResultError
 LIMIT = 60.0
 #: Sizes differ from job to job, by next to nothing, so that one's result is not another's.
 VARIANTS = 16
-#: So many calls with next to nothing teach a pool that a function is short.
-LESSONS = 1_000
+#: So many calls teach a pool that a function is long, and so many with next to nothing that it is
+#: short.
+FEW, MANY = 4, 1_000
 
 Function = Callable[[Any], Any]
 Watch = Callable[[], AbstractAsyncContextManager[Delays]]
@@ -65,7 +66,7 @@ def python_jobs(seconds: float, queued: float) -> Queue:
     numbers = [number % VARIANTS for number in range(_jobs(seconds, queued))]
     calls = [(square_sum, n + more) for more in numbers]
     # A pool that has run none yet does not know how long they are.
-    return Queue(calls, [expected[more] for more in numbers], calls[:VARIANTS])
+    return Queue(calls, [expected[more] for more in numbers], calls[:FEW])
 
 
 def grown_c_calls(seconds: float, queued: float) -> Queue:
@@ -81,7 +82,7 @@ def grown_c_calls(seconds: float, queued: float) -> Queue:
     return Queue(
         [(function, arguments[function][variant]) for function, variant in kinds],
         [expected[function][variant] for function, variant in kinds],
-        [(function, ()) for function in functions] * LESSONS,
+        [(function, ()) for function in functions] * MANY,
     )
 
 

@@ -263,6 +263,7 @@ def _throughput(
         samples.ratio("offgil", reference),
         target,
         f"{ours / 1e3:.1f} against {theirs / 1e3:.1f} k jobs/s{remark}{samples.remark()}",
+        samples.rate("offgil"),
     )
 
 
@@ -278,4 +279,5 @@ def _trip(
         samples.ratio(name, "rie"),
         target,
         f"{ours * 1e6:.1f} against {theirs * 1e6:.1f} us{remark}{samples.remark()}",
+        samples.seconds(name),
     )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from measuring import Line, WrongResultError, take_turns
+from measuring import Absolute, Line, WrongResultError, take_turns
 from settings import Settings
 
 import offgil
@@ -77,6 +77,7 @@ async def to_thread(settings: Settings) -> list[Line]:
                     samples.ratio("after", "before"),
                     None,
                     f"{1e3 / after:.1f} against {1e3 / before:.1f} ms{samples.remark()}",
+                    Absolute(samples.spread("after"), "times a second"),
                 )
             )
     return lines
