@@ -21,8 +21,8 @@ from workloads import NO_SLOWER
 PROGRAM = Path(__file__).with_name("overhead.py")
 #: Seconds for one process before it counts as hung.
 LIMIT = 900.0
-#: Of each process: one alone would be too little of what lasts some milliseconds.
-ROUNDS_WITHIN = 3
+#: A process starts anew with each round, and one pass of the quick rows takes 20 ms.
+STEADY_SECONDS = 0.5
 BEFORE, AFTER = "before", "after"
 
 
@@ -63,7 +63,7 @@ def other_build(text: str) -> Path:
 
 
 async def compare(before: Path, arguments: Sequence[str], rounds: int) -> list[Line]:
-    """Measure rows in processes there and here, so many of each; return the ratios.
+    """Measure rows, one round in each process, there and here; return the ratios.
 
     Figures that are themselves ratios to something else give the ratio of what was divided: what
     something else did in the two processes is no matter. Raises UnusableError.
@@ -74,7 +74,7 @@ async def compare(before: Path, arguments: Sequence[str], rounds: int) -> list[L
             AFTER: partial(_measured, Path(sys.executable), arguments),
         },
         rounds,
-        most_extra=0,  # a process repeats its own rounds if they were disturbed
+        most_extra=0,  # a process repeats its own round if it was disturbed
     )
     every = [lines for those_of in taken.values.values() for lines in those_of]
     if not every[0]:
@@ -116,7 +116,7 @@ def _target(of_the_line: dict[str, Any] | None) -> Target | None:
 
 async def _measured(interpreter: Path, arguments: Sequence[str]) -> _Lines:
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
-        command = [str(interpreter), str(PROGRAM), *arguments, "--rounds", str(ROUNDS_WITHIN)]
+        command = [str(interpreter), str(PROGRAM), *arguments, "--rounds", "1"]
         process = await asyncio.create_subprocess_exec(
             *(*command, "--json", report.name),
             stdin=asyncio.subprocess.DEVNULL,

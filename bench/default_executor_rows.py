@@ -96,7 +96,7 @@ async def _compare(settings: Settings, standard: Measure, ours: Measure) -> Samp
     contenders = {"rie": standard, "offgil": ours}
     for measure in contenders.values():
         await measure()  # starts the threads, warms what learns
-    return await take_turns(contenders, settings.rounds)
+    return await take_turns(contenders, settings.rounds, steady_for=settings.steady_for)
 
 
 def _jobs(settings: Settings, busy: bool) -> int:

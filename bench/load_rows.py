@@ -127,6 +127,7 @@ async def lag(settings: Settings) -> list[Line]:
                 {"idle": partial(_p99_lag, None, seconds)}
                 | {name: partial(_p99_lag, job, seconds) for name, job in jobs.items()},
                 settings.rounds,
+                steady_for=settings.steady_for,
             )
     p99 = {name: samples.spread(name).median for name in samples.values}
     absolute = ", ".join(f"{name} {value:.2f}" for name, value in p99.items())
@@ -210,7 +211,9 @@ async def parallel(settings: Settings) -> list[Line]:
         n = round(n * COMPUTE_SECONDS * rate)
         watch = CpuWatch()
         samples = await take_turns(
-            {"one": partial(compute, n, 1), "two": partial(compute, n, 2)}, settings.rounds
+            {"one": partial(compute, n, 1), "two": partial(compute, n, 2)},
+            settings.rounds,
+            steady_for=settings.steady_for,
         )
     return [
         Line(

@@ -7,9 +7,11 @@ import gc
 import os
 import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from offgil._machine import CpuWatch
@@ -142,10 +144,27 @@ class Samples(Rounds[float]):
 
 
 async def take_turns(
-    contenders: Mapping[str, Measure], rounds: int, most_extra: int | None = None
+    contenders: Mapping[str, Measure],
+    rounds: int,
+    most_extra: int | None = None,
+    *,
+    steady_for: float = 0.0,
 ) -> Samples:
-    """Measure every contender once per round; repeat disturbed rounds, within reason."""
-    return (await in_rounds(contenders, rounds, most_extra)).samples(float)
+    """Measure every contender once per round; repeat disturbed rounds, within reason.
+
+    What takes less than ``steady_for`` seconds is repeated for so long.
+    """
+    steadily = {name: partial(steady, measure, steady_for) for name, measure in contenders.items()}
+    return (await in_rounds(steadily, rounds, most_extra)).samples(float)
+
+
+async def steady(measure: Callable[[], Awaitable[float]], seconds: float) -> float:
+    """Return the median of as many passes as fit into this time, and of one at least."""
+    give_up = time.perf_counter() + seconds
+    passes = [await measure()]
+    while time.perf_counter() < give_up:
+        passes.append(await measure())
+    return statistics.median(passes)
 
 
 async def in_rounds(

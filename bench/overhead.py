@@ -1,7 +1,7 @@
 """What awaiting a job costs: offgil beside ``run_in_executor`` and the bare event loop.
 
     python bench/overhead.py [--loop asyncio|uvloop|both] [--row NAME]... [--quick] [--json FILE]
-        [--queued SECONDS] [--before PYTHON]
+        [--queued SECONDS] [--steady SECONDS] [--before PYTHON]
 
 RIE is ``loop.run_in_executor`` on a ThreadPoolExecutor with two threads, TPE that executor itself;
 the bare loop resolves its futures by one callback, with no threads at all. Everything compared
@@ -44,8 +44,8 @@ class Row:
     loops: tuple[str, ...] = ("asyncio",)
 
 
-#: Seconds: a measurement ends.
-MOST_QUEUED = 10
+#: Of what is repeated or queued: a measurement ends.
+MOST_SECONDS = 10
 BOTH = ("asyncio", "uvloop")
 ROWS = {
     "closed": Row(throughput_rows.closed, BOTH),
@@ -113,10 +113,18 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--queued",
-        type=_queued_seconds,
+        type=_seconds,
         metavar="SECONDS",
         help="worth of jobs that the rows about fairness queue at once: no pause can be longer "
         "(0.15, so that they take a minute; 1.5 for figures)",
+    )
+    parser.add_argument(
+        "--steady",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="repeat what takes less in each round, and take its median (0; with --before "
+        f"{builds.STEADY_SECONDS:g}): one pass may take 20 ms",
     )
     parser.add_argument(
         "--before",
@@ -129,13 +137,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _queued_seconds(text: str) -> float:
+def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= MOST_QUEUED:
-        raise argparse.ArgumentTypeError(f"must be above 0, {MOST_QUEUED} at most, not {text!r}")
+    if not 0 < seconds <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be above 0, {MOST_SECONDS} at most, not {text!r}")
     return seconds
 
 
@@ -154,17 +162,21 @@ def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> Iterator[list[
 
 
 def _settings(options: argparse.Namespace, loop: str) -> Settings:
-    settings = Settings.chosen(loop, options.rounds, quick=options.quick)
-    if options.queued is None:
-        return settings
-    return replace(settings, queued_seconds=options.queued)
+    chosen = Settings.chosen(loop, options.rounds, quick=options.quick)
+    return replace(
+        chosen,
+        queued_seconds=options.queued or chosen.queued_seconds,
+        steady_for=options.steady,
+    )
 
 
 def _of_two_builds(options: argparse.Namespace, name: str, loop: str) -> list[Line]:
     arguments = ["--row", name, "--loop", loop]
     if options.quick:
         arguments.append("--quick")
-    if options.queued is not None:
+    else:
+        arguments += ["--steady", str(options.steady or builds.STEADY_SECONDS)]
+    if options.queued:
         arguments += ["--queued", str(options.queued)]
     return asyncio.run(builds.compare(options.before, arguments, options.rounds))
 

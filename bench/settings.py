@@ -21,6 +21,8 @@ class Settings:
     lag_seconds: float
     #: Seconds of jobs that the rows about fairness queue at once.
     queued_seconds: float
+    #: Seconds for which what takes less is repeated in each round; its median counts.
+    steady_for: float = 0.0
 
     @classmethod
     def chosen(cls, loop: str, rounds: int, *, quick: bool) -> Settings:

@@ -65,7 +65,9 @@ async def to_thread(settings: Settings) -> list[Line]:
             for executor in (standard, ours):
                 await run(executor)
             samples = await take_turns(
-                {"before": partial(run, standard), "after": partial(run, ours)}, settings.rounds
+                {"before": partial(run, standard), "after": partial(run, ours)},
+                settings.rounds,
+                steady_for=settings.steady_for,
             )
             after, before = samples.spread("after").median, samples.spread("before").median
             lines.append(

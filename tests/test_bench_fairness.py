@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,34 @@ def made_up_build(folder: Path, name: str, *lines: Any, status: int = 0) -> Path
     )
     interpreter.chmod(0o755)
     return interpreter
+
+
+async def test_what_is_short_is_repeated_and_its_median_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import measuring
+
+    now = 0.0
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now)
+
+    async def passes(seconds: float) -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    monkeypatch.setattr(measuring, "CpuWatch", QuietMachine)
+    contenders = {name: partial(passes, t) for name, t in (("short", 1.0), ("long", 5.0))}
+    samples = await measuring.take_turns(contenders, 2, steady_for=3.0)
+    assert samples.values == {"short": [2, 10], "long": [8, 16]}
+    samples = await measuring.take_turns(contenders, 1)
+    assert samples.values == {"short": [17], "long": [22]}
+
+
+class QuietMachine:
+    """A machine that nobody else uses."""
+
+    def cpus_used_by_others(self) -> float:
+        return 0.0
 
 
 async def test_builds_are_compared_by_what_was_divided(
