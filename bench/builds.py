@@ -79,7 +79,10 @@ async def compare(before: Path, arguments: Sequence[str], rounds: int) -> list[L
     every = [lines for those_of in taken.values.values() for lines in those_of]
     if not every[0]:
         raise UnusableError(f"nothing was measured by {' '.join(arguments)}")
-    return [_line(key, taken) for key in every[0] if _is_comparable(key, every)]
+    comparable = [key for key in every[0] if _is_comparable(key, every)]
+    # What is given as two ratios, to two others, is one figure here.
+    once = {_line(key, taken): None for key in comparable}
+    return list(once)
 
 
 def _is_comparable(key: _Key, every: Sequence[_Lines]) -> bool:

@@ -242,13 +242,20 @@ async def test_wrong_results_are_an_error(make: str) -> None:
 # -- two builds ----------------------------------------------------------------------------------
 
 
-def line(what: str, figure: float, *, at_most: bool | None, absolute: float | None) -> Any:
+def line(
+    what: str,
+    figure: float,
+    *,
+    at_most: bool | None,
+    absolute: float | None,
+    unit: str = "x TPE",
+) -> Any:
     """Return a line as a process writes it."""
     return {
         "row": "made-up",
         "loop": "-",
         "what": what,
-        "unit": "x TPE",
+        "unit": unit,
         "figure": {"median": figure},
         "target": None if at_most is None else {"limit": 1.0, "at_most": at_most},
         "absolute": absolute and {"figure": {"median": absolute}, "unit": "jobs/s"},
@@ -305,6 +312,7 @@ async def test_builds_are_compared_by_what_was_divided(
         tmp_path,
         "before",
         line("a rate", 30, at_most=False, absolute=1_000),
+        line("a rate", 2, at_most=False, absolute=1_000, unit="x another"),
         line("a time", 10, at_most=True, absolute=None),
         line("neither", 10, at_most=None, absolute=None),
         line("nothing", 0, at_most=True, absolute=None),
@@ -314,6 +322,7 @@ async def test_builds_are_compared_by_what_was_divided(
         tmp_path,
         "after",
         line("a rate", 40, at_most=False, absolute=900),
+        line("a rate", 3, at_most=False, absolute=900, unit="x another"),
         line("a time", 9, at_most=True, absolute=None),
         line("neither", 20, at_most=None, absolute=None),
         line("nothing", 1, at_most=True, absolute=None),
@@ -327,7 +336,7 @@ async def test_builds_are_compared_by_what_was_divided(
         "a time": (0.9, "<= 1.05", True),
         "neither": (2, "None", None),
     }
-    assert {line.unit for line in lines} == {"x before"}
+    assert [line.unit for line in lines] == ["x before"] * 3
     assert lines[0].note.startswith("900 against 1000 jobs/s")
 
 
