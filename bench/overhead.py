@@ -116,7 +116,7 @@ def _options() -> argparse.Namespace:
         type=_seconds,
         metavar="SECONDS",
         help="worth of jobs that the rows about fairness queue at once: no pause can be longer "
-        "(0.15, so that they take a minute; 1.5 for figures)",
+        "(0.1, so that they take a minute; 1.5 for figures)",
     )
     parser.add_argument(
         "--steady",

@@ -29,7 +29,7 @@ class Settings:
         """Return the full sizes, or those that only show that everything runs."""
         if quick:
             return cls(loop, 3, True, 4_000, 2_000, 100_000, 0.3, 0.05)
-        return cls(loop, rounds, False, 20_000, 10_000, 1_000_000, 1.0, 0.15)
+        return cls(loop, rounds, False, 20_000, 10_000, 1_000_000, 1.0, 0.1)
 
     def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
         """Return what makes the event loop."""
