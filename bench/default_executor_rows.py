@@ -96,7 +96,7 @@ async def _compare(settings: Settings, standard: Measure, ours: Measure) -> Samp
     contenders = {"rie": standard, "offgil": ours}
     for measure in contenders.values():
         await measure()  # starts the threads, warms what learns
-    return await take_turns(contenders, settings.rounds)
+    return await take_turns(contenders, settings.rounds, steady_for=settings.steady_for)
 
 
 def _jobs(settings: Settings, busy: bool) -> int:
@@ -136,4 +136,5 @@ def _line(row: str, what: str, settings: Settings, samples: Samples, target: Tar
         samples.ratio("offgil", "rie"),
         target,
         f"{ours / 1e3:.1f} against {theirs / 1e3:.1f} k jobs/s{samples.remark()}",
+        samples.rate("offgil"),
     )

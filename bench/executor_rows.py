@@ -88,6 +88,7 @@ async def _burst(settings: Settings, job: Job, workers: int, *, busy: bool) -> l
         samples = await take_turns(
             {name: partial(measure, *contender) for name, contender in contenders.items()},
             settings.rounds,
+            steady_for=settings.steady_for,
         )
         after = both.ours.stats()
     counts = workers == WORKERS and not busy
@@ -147,7 +148,7 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
             }
             for trip in trips.values():
                 await trip()
-            samples = await take_turns(trips, settings.rounds)
+            samples = await take_turns(trips, settings.rounds, steady_for=settings.steady_for)
             what = f"one {job.name} job at a time, pinned"
             target = at_most(TRIP_TARGETS[job.name])
             lines.append(_time("executor-one", what, samples, target, 1e6, f"us; {wake_ups}"))
@@ -202,6 +203,7 @@ async def blocking(settings: Settings) -> list[Line]:
                             "offgil": partial(measure, both.ours),
                         },
                         settings.rounds,
+                        steady_for=settings.steady_for,
                     )
                 what = f"{name}, {_workers(workers)}"
                 lines.append(_throughput("blocking", what, samples, at_least(NO_SLOWER)))
@@ -225,6 +227,7 @@ async def behind(settings: Settings) -> list[Line]:
             samples = await take_turns(
                 {"tpe": partial(measure, both.standard), "offgil": partial(measure, both.ours)},
                 settings.rounds,
+                steady_for=settings.steady_for,
             )
         what = f"200 short ones {what} {LONG_NAP_SECONDS * 1e3:g} ms"
         lines.append(_time("behind", what, samples, at_most(1 / NO_SLOWER), 1e3, "ms"))
@@ -277,6 +280,7 @@ def _throughput(row: str, what: str, samples: Samples, target: Target) -> Line:
         samples.ratio("offgil", "tpe"),
         target,
         f"{ours / 1e3:.1f} against {theirs / 1e3:.1f} k jobs/s{samples.remark()}",
+        samples.rate("offgil"),
     )
 
 
@@ -292,4 +296,5 @@ def _time(
         samples.ratio("offgil", "tpe"),
         target,
         f"{ours * per_second:.3g} against {theirs * per_second:.3g} {unit}{samples.remark()}",
+        samples.seconds("offgil"),
     )

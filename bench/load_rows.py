@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from measuring import (
+    Absolute,
     Line,
     Spread,
     WrongResultError,
@@ -126,6 +127,7 @@ async def lag(settings: Settings) -> list[Line]:
                 {"idle": partial(_p99_lag, None, seconds)}
                 | {name: partial(_p99_lag, job, seconds) for name, job in jobs.items()},
                 settings.rounds,
+                steady_for=settings.steady_for,
             )
     p99 = {name: samples.spread(name).median for name in samples.values}
     absolute = ", ".join(f"{name} {value:.2f}" for name, value in p99.items())
@@ -139,6 +141,7 @@ async def lag(settings: Settings) -> list[Line]:
             samples.ratio("offgil", "rie"),
             at_most(1 / 1.5),
             f"{absolute} ms{samples.remark()}",
+            Absolute(samples.spread("offgil"), "ms"),
         ),
         Line(
             "lag",
@@ -208,7 +211,9 @@ async def parallel(settings: Settings) -> list[Line]:
         n = round(n * COMPUTE_SECONDS * rate)
         watch = CpuWatch()
         samples = await take_turns(
-            {"one": partial(compute, n, 1), "two": partial(compute, n, 2)}, settings.rounds
+            {"one": partial(compute, n, 1), "two": partial(compute, n, 2)},
+            settings.rounds,
+            steady_for=settings.steady_for,
         )
     return [
         Line(

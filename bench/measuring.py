@@ -7,9 +7,12 @@ import gc
 import os
 import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 
 from offgil._machine import CpuWatch
 
@@ -18,6 +21,7 @@ DISTURBED_CPUS = 0.25
 #: But a machine that never comes to rest must not keep a row from ending.
 MAX_EXTRA_ROUNDS = 2
 
+T = TypeVar("T")
 Measure = Callable[[], Awaitable[float]]
 
 
@@ -31,13 +35,18 @@ class Target:
 
     limit: float
     at_most: bool
+    #: In every round; otherwise their median counts.
+    always: bool = False
 
-    def met_by(self, value: float) -> bool:
-        """Tell whether the value is on the right side of the limit."""
-        return value <= self.limit if self.at_most else value >= self.limit
+    def met_by(self, figure: Spread) -> bool:
+        """Tell whether the figure is on the right side of the limit."""
+        if self.at_most:
+            return (figure.high if self.always else figure.median) <= self.limit
+        return (figure.low if self.always else figure.median) >= self.limit
 
     def __str__(self) -> str:
-        return f"{'<=' if self.at_most else '>='} {short(self.limit)}"
+        sign, always = "<=" if self.at_most else ">=", ", always" if self.always else ""
+        return f"{sign} {short(self.limit)}{always}"
 
 
 def at_least(limit: float) -> Target:
@@ -45,9 +54,9 @@ def at_least(limit: float) -> Target:
     return Target(limit, at_most=False)
 
 
-def at_most(limit: float) -> Target:
+def at_most(limit: float, *, always: bool = False) -> Target:
     """Return the target that a figure stays within this limit."""
-    return Target(limit, at_most=True)
+    return Target(limit, at_most=True, always=always)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,14 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Absolute:
+    """What was divided by another contender's."""
+
+    figure: Spread
+    unit: str
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of the table: a figure, what it should be, and where it comes from."""
 
@@ -76,28 +93,26 @@ class Line:
     figure: Spread
     target: Target | None = None
     note: str = ""
+    #: Where the figure is a ratio to another contender: for comparing builds.
+    absolute: Absolute | None = None
 
     @property
     def met(self) -> bool | None:
         """Whether the figure is as it should be; None where there is no target."""
-        return None if self.target is None else self.target.met_by(self.figure.median)
+        return None if self.target is None else self.target.met_by(self.figure)
 
 
 @dataclass
-class Samples:
-    """What each contender reached, round by round."""
+class Rounds(Generic[T]):
+    """What each contender gave, round by round."""
 
-    values: dict[str, list[float]]
+    values: dict[str, list[T]]
     disturbed_rounds: int = 0
 
-    def spread(self, name: str) -> Spread:
-        """Summarize one contender."""
-        return Spread.of(self.values[name])
-
-    def ratio(self, name: str, to: str) -> Spread:
-        """Summarize the ratio of two contenders within each round."""
-        pairs = zip(self.values[name], self.values[to], strict=True)
-        return Spread.of(ours / theirs for ours, theirs in pairs)
+    def samples(self, of: Callable[[T], float]) -> Samples:
+        """Return one figure of each."""
+        figures = {name: [of(value) for value in values] for name, values in self.values.items()}
+        return Samples(figures, self.disturbed_rounds)
 
     def remark(self) -> str:
         """Say how many of the rounds that count were disturbed, if any."""
@@ -107,11 +122,56 @@ class Samples:
         return f"; {self.disturbed_rounds} of {rounds} rounds disturbed"
 
 
+class Samples(Rounds[float]):
+    """What each contender reached, round by round."""
+
+    def spread(self, name: str) -> Spread:
+        """Summarize one contender."""
+        return Spread.of(self.values[name])
+
+    def rate(self, name: str) -> Absolute:
+        """Return one contender's figures as jobs per second."""
+        return Absolute(self.spread(name), "jobs/s")
+
+    def seconds(self, name: str) -> Absolute:
+        """Return one contender's figures as times."""
+        return Absolute(self.spread(name), "s")
+
+    def ratio(self, name: str, to: str) -> Spread:
+        """Summarize the ratio of two contenders within each round."""
+        pairs = zip(self.values[name], self.values[to], strict=True)
+        return Spread.of(ours / theirs for ours, theirs in pairs)
+
+
 async def take_turns(
-    contenders: Mapping[str, Measure], rounds: int, most_extra: int | None = None
+    contenders: Mapping[str, Measure],
+    rounds: int,
+    most_extra: int | None = None,
+    *,
+    steady_for: float = 0.0,
 ) -> Samples:
-    """Measure every contender once per round; repeat disturbed rounds, within reason."""
-    samples = Samples({name: [] for name in contenders})
+    """Measure every contender once per round; repeat disturbed rounds, within reason.
+
+    What takes less than ``steady_for`` seconds is repeated for so long.
+    """
+    steadily = {name: partial(steady, measure, steady_for) for name, measure in contenders.items()}
+    return (await in_rounds(steadily, rounds, most_extra)).samples(float)
+
+
+async def steady(measure: Callable[[], Awaitable[float]], seconds: float) -> float:
+    """Return the median of as many passes as fit into this time, and of one at least."""
+    give_up = time.perf_counter() + seconds
+    passes = [await measure()]
+    while time.perf_counter() < give_up:
+        passes.append(await measure())
+    return statistics.median(passes)
+
+
+async def in_rounds(
+    contenders: Mapping[str, Callable[[], Awaitable[T]]], rounds: int, most_extra: int | None = None
+) -> Rounds[T]:
+    """Do the same for contenders that give more than one figure."""
+    taken: Rounds[T] = Rounds({name: [] for name in contenders})
     extra = MAX_EXTRA_ROUNDS * rounds if most_extra is None else most_extra
     done = 0
     while done < rounds:
@@ -121,14 +181,14 @@ async def take_turns(
         if disturbed and extra:
             extra -= 1
             continue
-        samples.disturbed_rounds += disturbed
+        taken.disturbed_rounds += disturbed
         for name, value in values.items():
-            samples.values[name].append(value)
+            taken.values[name].append(value)
         done += 1
-    return samples
+    return taken
 
 
-async def _measure_calmly(measure: Measure) -> float:
+async def _measure_calmly(measure: Callable[[], Awaitable[T]]) -> T:
     # The one before must neither leave its garbage nor its threads' last steps to this one.
     gc.collect()
     await asyncio.sleep(0.002)

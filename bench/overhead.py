@@ -1,10 +1,13 @@
 """What awaiting a job costs: offgil beside ``run_in_executor`` and the bare event loop.
 
     python bench/overhead.py [--loop asyncio|uvloop|both] [--row NAME]... [--quick] [--json FILE]
+        [--queued SECONDS] [--steady SECONDS] [--before PYTHON]
 
 RIE is ``loop.run_in_executor`` on a ThreadPoolExecutor with two threads, TPE that executor itself;
 the bare loop resolves its futures by one callback, with no threads at all. Everything compared
 takes turns within one process; figures are medians of per-round ratios, in brackets their range.
+``--before`` is the interpreter of an environment with another build of offgil: processes of both
+builds take turns, and the figures are ratios to the other one (with the same for both: the noise).
 Speed is never a pass condition: the exit code is 0 unless a result was wrong.
 """
 
@@ -15,10 +18,12 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+import builds
 import default_executor_rows
 import executor_rows
+import fairness_rows
 import load_rows
 import throughput_rows
 import zarr_rows
@@ -39,6 +44,8 @@ class Row:
     loops: tuple[str, ...] = ("asyncio",)
 
 
+#: Of what is repeated or queued: a measurement ends.
+MOST_SECONDS = 10
 BOTH = ("asyncio", "uvloop")
 ROWS = {
     "closed": Row(throughput_rows.closed, BOTH),
@@ -57,6 +64,9 @@ ROWS = {
     "behind": Row(executor_rows.behind),
     "install": Row(default_executor_rows.install),
     "run-in-executor": Row(default_executor_rows.run_in_executor),
+    "fairness": Row(fairness_rows.pauses),
+    "fairness-grown": Row(fairness_rows.grown),
+    "fairness-http": Row(fairness_rows.responses),
     "zarr": Row(zarr_rows.to_thread),
 }
 
@@ -77,6 +87,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted: the rows that were done", file=sys.stderr)
         exit_code = 130
+    except builds.UnusableError as problem:
+        print(f"cannot compare: {problem}", file=sys.stderr)
+        exit_code = 2
     others, stolen = watch.cpus_used_by_others(), watch.cpus_stolen()
     print(f"meanwhile other processes used {others:.2f} CPUs, {stolen:.2f} of them stolen\n")
     print(table(lines))
@@ -98,9 +111,40 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=positive_count, default=7, help="at least 5, for figures that count"
     )
+    parser.add_argument(
+        "--queued",
+        type=_seconds,
+        metavar="SECONDS",
+        help="worth of jobs that the rows about fairness queue at once: no pause can be longer "
+        "(0.1, so that they take a minute; 1.5 for figures)",
+    )
+    parser.add_argument(
+        "--steady",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="repeat what takes less in each round, and take its median (0; with --before "
+        f"{builds.STEADY_SECONDS:g}): one pass may take 20 ms",
+    )
+    parser.add_argument(
+        "--before",
+        type=builds.other_build,
+        metavar="PYTHON",
+        help="compare this build with the one in that interpreter's environment",
+    )
     parser.add_argument("--quick", action="store_true", help="3 short rounds: does it run at all?")
     parser.add_argument("--json", type=writable_path, metavar="FILE")
     return parser.parse_args()
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be above 0, {MOST_SECONDS} at most, not {text!r}")
+    return seconds
 
 
 def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> Iterator[list[Line]]:
@@ -110,7 +154,31 @@ def _measure(options: argparse.Namespace, *, has_uvloop: bool) -> Iterator[list[
                 print("uvloop is not installed: its lines are left out", file=sys.stderr)
                 continue
             print(f"{name} on {loop} ...", file=sys.stderr, flush=True)
-            yield _run(ROWS[name], Settings.chosen(loop, options.rounds, quick=options.quick))
+            yield (
+                _of_two_builds(options, name, loop)
+                if options.before
+                else _run(ROWS[name], _settings(options, loop))
+            )
+
+
+def _settings(options: argparse.Namespace, loop: str) -> Settings:
+    chosen = Settings.chosen(loop, options.rounds, quick=options.quick)
+    return replace(
+        chosen,
+        queued_seconds=options.queued or chosen.queued_seconds,
+        steady_for=options.steady,
+    )
+
+
+def _of_two_builds(options: argparse.Namespace, name: str, loop: str) -> list[Line]:
+    arguments = ["--row", name, "--loop", loop]
+    if options.quick:
+        arguments.append("--quick")
+    else:
+        arguments += ["--steady", str(options.steady or builds.STEADY_SECONDS)]
+    if options.queued:
+        arguments += ["--queued", str(options.queued)]
+    return asyncio.run(builds.compare(options.before, arguments, options.rounds))
 
 
 def _loops(row: Row, asked: str) -> Sequence[str]:

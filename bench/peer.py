@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -51,12 +49,3 @@ class Peer(Generic[Door_co]):
 
 AwaitedPeer: TypeAlias = Peer[AbstractAsyncContextManager[Contender]]
 SynchronousPeer: TypeAlias = Peer[AbstractContextManager[Batch]]
-
-
-async def steady(measure: Callable[[], Awaitable[float]], seconds: float) -> float:
-    """Return the median of as many passes as fit into this time, and of one at least."""
-    give_up = time.perf_counter() + seconds
-    passes = [await measure()]
-    while time.perf_counter() < give_up:
-        passes.append(await measure())
-    return statistics.median(passes)

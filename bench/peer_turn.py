@@ -20,8 +20,8 @@ from typing import Any
 import awaited_peers
 import synchronous_peers
 import workloads
-from measuring import WrongResultError, usable_cpus
-from peer import AwaitedPeer, Batch, Door_co, Peer, SynchronousPeer, UnavailableError, steady
+from measuring import WrongResultError, steady, usable_cpus
+from peer import AwaitedPeer, Batch, Door_co, Peer, SynchronousPeer, UnavailableError
 
 WARM_UP_JOBS = 500
 

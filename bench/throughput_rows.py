@@ -53,6 +53,7 @@ async def closed(settings: Settings) -> list[Line]:
                 "offgil": partial(run, who.offgil.submit, who.offgil.echo, jobs),
             },
             settings.rounds,
+            steady_for=settings.steady_for,
         )
     targets = {"asyncio": (25, 1.8), "uvloop": (20, 1.2)}[settings.loop]
     return _against_both("closed", "closed loop of 256", settings, samples, targets)
@@ -70,6 +71,7 @@ async def gather(settings: Settings) -> list[Line]:
                 for name, one in (("rie", who.rie), ("bare", who.bare), ("offgil", who.offgil))
             },
             settings.rounds,
+            steady_for=settings.steady_for,
         )
     targets = {"asyncio": (15, 1.5), "uvloop": (15, 1.1)}[settings.loop]
     return _against_both("gather", f"gather of {settings.burst:,}", settings, samples, targets)
@@ -87,6 +89,7 @@ async def in_order(settings: Settings) -> list[Line]:
                 for name, one in (("bare", who.bare), ("offgil", who.offgil))
             },
             settings.rounds,
+            steady_for=settings.steady_for,
         )
     target = at_least(1.5) if settings.loop == "asyncio" else None
     what = f"{settings.burst:,} awaited in order"
@@ -107,6 +110,7 @@ async def python_callable(settings: Settings) -> list[Line]:
                 "offgil": partial(run, who.offgil.submit, echo, settings.jobs),
             },
             settings.rounds,
+            steady_for=settings.steady_for,
         )
         after = who.pool.stats()
     target = at_least(10) if settings.loop == "asyncio" else None
@@ -172,7 +176,7 @@ async def one_at_a_time(settings: Settings) -> list[Line]:
             }
             for trip in trips.values():
                 await trip()
-            samples = await take_turns(trips, settings.rounds)
+            samples = await take_turns(trips, settings.rounds, steady_for=settings.steady_for)
     return [
         _trip(
             "one job at a time, pinned",
@@ -263,6 +267,7 @@ def _throughput(
         samples.ratio("offgil", reference),
         target,
         f"{ours / 1e3:.1f} against {theirs / 1e3:.1f} k jobs/s{remark}{samples.remark()}",
+        samples.rate("offgil"),
     )
 
 
@@ -278,4 +283,5 @@ def _trip(
         samples.ratio(name, "rie"),
         target,
         f"{ours * 1e6:.1f} against {theirs * 1e6:.1f} us{remark}{samples.remark()}",
+        samples.seconds(name),
     )

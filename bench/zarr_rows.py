@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from measuring import Line, WrongResultError, take_turns
+from measuring import Absolute, Line, WrongResultError, take_turns
 from settings import Settings
 
 import offgil
@@ -65,7 +65,9 @@ async def to_thread(settings: Settings) -> list[Line]:
             for executor in (standard, ours):
                 await run(executor)
             samples = await take_turns(
-                {"before": partial(run, standard), "after": partial(run, ours)}, settings.rounds
+                {"before": partial(run, standard), "after": partial(run, ours)},
+                settings.rounds,
+                steady_for=settings.steady_for,
             )
             after, before = samples.spread("after").median, samples.spread("before").median
             lines.append(
@@ -77,6 +79,7 @@ async def to_thread(settings: Settings) -> list[Line]:
                     samples.ratio("after", "before"),
                     None,
                     f"{1e3 / after:.1f} against {1e3 / before:.1f} ms{samples.remark()}",
+                    Absolute(samples.spread("after"), "times a second"),
                 )
             )
     return lines
