@@ -66,6 +66,8 @@ Result guarded(Result on_error, Body&& body) noexcept {
     e.set_error();
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+  } catch (const std::system_error& e) {
+    set_os_error(e);
   } catch (const std::exception& e) {
     PyErr_SetString(PyExc_RuntimeError, e.what());
   }

@@ -49,16 +49,12 @@ class AsyncioExecutor(ThreadPoolExecutor):
     def _make(
         self, pool: Pool | None, workers: int, loop: asyncio.AbstractEventLoop | None
     ) -> None:
-        self._max_workers = workers
-        self._thread_name_prefix = f"AsyncioExecutor-{next(self._made)}"
+        name = f"AsyncioExecutor-{next(self._made)}"
         _core.Executor.__init__(
-            self,
-            workers=workers,
-            name=self._thread_name_prefix,
-            serves_loop=True,
-            pool=pool,
-            loop=loop,
+            self, workers=workers, name=name, serves_loop=True, pool=pool, loop=loop
         )
+        self._max_workers = workers
+        self._thread_name_prefix = name
 
     @classmethod
     def _for(cls, loop: asyncio.AbstractEventLoop, workers: int) -> AsyncioExecutor:

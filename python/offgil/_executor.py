@@ -75,15 +75,16 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
             max_workers = default_max_workers()
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._max_workers = max_workers
-        self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(self._made)}"
+        name = thread_name_prefix or f"ThreadPoolExecutor-{next(self._made)}"
         super().__init__(
             workers=max_workers,
-            name=self._thread_name_prefix,
+            name=name,
             initializer=initializer_call(initializer, initargs),
             max_pending=max_pending,
             on_full=on_full,
         )
+        self._max_workers = max_workers
+        self._thread_name_prefix = name
 
     if TYPE_CHECKING:
         # A C method of the base: wrapping it would cost more than the rest of submit.
@@ -144,7 +145,7 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
         is lost: accepted jobs end, also at the interpreter's exit. May be called again. Raises
         RuntimeError, and changes nothing, if it would wait for the job that calls it.
         """
-        self._shut_down(wait=wait, cancel_futures=cancel_futures)
+        self._shut_down(wait, cancel_futures)
 
     def stats(self) -> PoolStats:
         """Return a consistent picture of all counters; of the pool's for `Pool.executor`."""
@@ -155,9 +156,9 @@ class PoolExecutor(ThreadPoolExecutor):
     """An executor on the engine of a `Pool`, which goes on when this is shut down."""
 
     def __init__(self, pool: Pool, name: str) -> None:
+        _core.Executor.__init__(self, pool=pool)
         self._max_workers = pool.workers
         self._thread_name_prefix = name
-        _core.Executor.__init__(self, workers=None, name=name, pool=pool)
 
 
 class _Ahead:

@@ -66,6 +66,9 @@ class Pool(_core.Pool):
     # right.
     _future_kind: ClassVar[Literal["inline", "plain"]] = "inline"
 
+    _name: str | None = None  # until it is made
+    _executor: PoolExecutor | None = None
+
     def __init__(
         self,
         workers: int | None = None,
@@ -89,13 +92,12 @@ class Pool(_core.Pool):
             future_kind=self._future_kind,
         )
         self._name = name
-        self._executor: PoolExecutor | None = None
 
     @property
     def executor(self) -> ThreadPoolExecutor:
         """A `ThreadPoolExecutor` on this pool's threads; its `shutdown` ends only itself."""
         if self._executor is None:
-            self._executor = PoolExecutor(self, self._name)
+            self._executor = PoolExecutor(self, self._name or "offgil")
         return self._executor
 
     if TYPE_CHECKING:
@@ -236,6 +238,8 @@ class Pool(_core.Pool):
         await self.aclose()
 
     def __repr__(self) -> str:
+        if self._name is None:
+            return f"<{type(self).__qualname__} whose __init__() has not run, or has failed>"
         stats: dict[str, Any] = self._counters()
         return (
             f"<{type(self).__qualname__} {self._name!r}{' closed' if self._is_closed else ''} "
