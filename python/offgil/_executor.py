@@ -6,7 +6,6 @@ import concurrent.futures
 import itertools
 import os
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -115,7 +114,9 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
         All jobs are submitted at once, or only ``buffersize`` of them ahead of the iterator.
         ``timeout`` is in seconds from this call: TimeoutError from the iterator. Leaving the
         iterator, by an exception or otherwise, cancels the jobs that have not started.
-        ``chunksize`` is there for compatibility and has no effect.
+        ``chunksize`` is there for compatibility and has no effect. The iterator keeps the executor
+        while there is more to submit. Where that is refused, as after `shutdown`, the error is
+        raised behind the results of the jobs that were accepted.
         """
         if buffersize is not None:
             if not isinstance(buffersize, int):
@@ -128,8 +129,7 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
             self._submit_for_map(fn, *arguments)
             for arguments in itertools.islice(calls, buffersize)
         )
-        # Nothing but unfinished jobs may keep an executor that its owner has dropped.
-        ahead = _Ahead(weakref.ref(self), fn, calls) if buffersize is not None else None
+        ahead = _Ahead(self, fn, calls) if buffersize is not None else None
         return _results(first, ahead, deadline)
 
     def _submit_for_map(
@@ -162,24 +162,37 @@ class PoolExecutor(ThreadPoolExecutor):
 
 
 class _Ahead:
-    """Submits one more job of a `map` for each result that is taken."""
+    """Submits one more job of a `map` for each result that is taken.
+
+    Keeps the executor until there is no more to submit: its owner may have dropped it.
+    """
 
     def __init__(
         self,
-        executor: weakref.ref[ThreadPoolExecutor],
+        executor: ThreadPoolExecutor,
         fn: Callable[..., Any],
         calls: Iterator[tuple[Any, ...]],
     ) -> None:
-        self._executor = executor
-        self._fn = fn
+        self._submit: Callable[..., concurrent.futures.Future[Any]] | None
+        self._submit = partial(executor._submit_for_map, fn)
         self._calls = calls
 
     def submit_to(self, futures: deque[concurrent.futures.Future[Any]]) -> None:
-        executor = self._executor()
-        if executor is None:
+        if self._submit is None:
             return
-        for arguments in itertools.islice(self._calls, 1):
-            futures.append(executor._submit_for_map(self._fn, *arguments))
+        try:
+            for arguments in itertools.islice(self._calls, 1):
+                futures.append(self._submit(*arguments))
+                return
+        except Exception as error:
+            futures.append(_failed(error))
+        self._submit = None
+
+
+def _failed(error: Exception) -> concurrent.futures.Future[Any]:
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future.set_exception(error)
+    return future
 
 
 def _results(
