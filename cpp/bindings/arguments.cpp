@@ -16,6 +16,16 @@ std::int64_t integer_argument(PyObject* given, const char* what) {
   return value;
 }
 
+// With the argument's name behind the reason.
+[[noreturn]] void raise_encode_error(const char* name) {
+  py::error_already_set raised;
+  if (raised.matches(PyExc_UnicodeEncodeError)) {
+    const py::object& error = raised.value();
+    error.attr("reason") = py::str("{}, in {}").format(error.attr("reason"), name);
+  }
+  throw raised;
+}
+
 }  // namespace
 
 unsigned workers_argument(PyObject* given, const char* name) {
@@ -60,7 +70,7 @@ std::string text_argument(PyObject* given, const char* name) {
     throw py::type_error(std::string(name) + " must be a str, not " + Py_TYPE(given)->tp_name);
   Py_ssize_t size = 0;
   const char* const text = PyUnicode_AsUTF8AndSize(given, &size);
-  if (text == nullptr) throw py::error_already_set();
+  if (text == nullptr) raise_encode_error(name);
   return {text, static_cast<std::size_t>(size)};
 }
 

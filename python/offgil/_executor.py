@@ -44,9 +44,10 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
     Native functions (`NativeFunction`) run without the GIL; other callables with it, which is taken
     once for a run of short ones. Futures are `concurrent.futures.Future` objects.
 
-    Threads start together, with the first job. They are called ``<thread_name_prefix>_<n>`` and
-    call ``initializer(*initargs)`` first; when that raises, waiting jobs and later submits raise
-    `PoolBroken`, a `concurrent.futures.thread.BrokenThreadPool`.
+    Threads, at most 32 768, start together, with the first job. They are called
+    ``<thread_name_prefix>_<n>`` and call ``initializer(*initargs)`` first; when that raises,
+    waiting jobs and later submits raise `PoolBroken`, a
+    `concurrent.futures.thread.BrokenThreadPool`.
 
     ``max_pending`` bounds the jobs that wait for a worker. In a full executor `submit` blocks, with
     the GIL released, if ``on_full`` is ``"block"``; if it is ``"raise"``, or on a thread that runs

@@ -42,9 +42,9 @@ class Pool(_core.Pool):
     """A pool of C++ worker threads whose jobs asyncio code awaits.
 
     ``workers`` threads run native functions (`NativeFunction`) without the GIL, and any other
-    Python callable with it; the default is the number of CPUs that this process may use. The
-    threads are called ``<name>-<n>``. One pool serves any number of event loops and threads at
-    once.
+    Python callable with it: at most 32 768, by default as many as the CPUs that this process may
+    use. The threads are called ``<name>-<n>``. One pool serves any number of event loops and
+    threads at once.
 
     ``max_pending`` bounds the jobs that wait for a worker: `submit` then raises `PoolFull`, `run`
     waits. ``nice`` is added to the threads' niceness. ``spin`` is how long, in seconds, an idle
