@@ -52,6 +52,38 @@ class _Function(ctypes.Structure):
     ]
 
 
+def function_of(**fields: Any) -> offgil.NativeFunction:
+    """Make a native function of the ABI's struct; phases that are not given do nothing."""
+    own = made_phases(lambda: None, lambda: None)
+    given: dict[str, Any] = {
+        "struct_size": ctypes.sizeof(_Function),
+        "major": 1,
+        "flags": _RUNS_WITHOUT_GIL | _DESTROY_NEEDS_GIL,
+        "module": b"made_natives",
+        "name": b"made_%d" % next(_numbers),
+        "job_size": _JOB_SIZE,
+        "job_alignment": _JOB_SIZE,
+        **{name: ctypes.cast(phase, _P) for name, phase in own.items()},
+        # It gets the context first, a null pointer: abs() ends with 0, which is success.
+        "run": ctypes.cast(_LIBC.abs, _P),
+        **fields,
+    }
+    function = _Function(**given)
+    _kept.append((own, given, function))
+    capsule = _capsule_of(ctypes.addressof(function), _CAPSULE_NAME, None)
+    return offgil.NativeFunction(capsule)  # type: ignore[call-arg]
+
+
+def made_phases(finish: Callable[[], Any], destroy: Callable[[], None]) -> dict[str, Any]:
+    """Make the phases that need Python."""
+    prepare = ctypes.PYFUNCTYPE(ctypes.c_int, _P, _P, _P, ctypes.c_size_t, _P)
+    return {
+        "prepare": prepare(lambda *_: 0),
+        "finish": ctypes.PYFUNCTYPE(ctypes.py_object, _P, _P)(lambda *_: finish()),
+        "destroy": ctypes.PYFUNCTYPE(None, _P, _P)(lambda *_: destroy()),
+    }
+
+
 def made_native(
     *,
     finish: Callable[[], Any] = lambda: None,
@@ -62,24 +94,10 @@ def made_native(
 
     ``finish`` makes the result of a job, ``destroy`` is called for each job in the end.
     """
-    prepare = ctypes.PYFUNCTYPE(ctypes.c_int, _P, _P, _P, ctypes.c_size_t, _P)(lambda *_: 0)
-    make_result = ctypes.PYFUNCTYPE(ctypes.py_object, _P, _P)(lambda *_: finish())
-    end_of_job = ctypes.PYFUNCTYPE(None, _P, _P)(lambda *_: destroy())
-    # Both get the context first, a null pointer: abs() ends with 0, which is success.
-    run = _LIBC.strlen if crashes else _LIBC.abs
-    function = _Function(
-        struct_size=ctypes.sizeof(_Function),
-        major=1,
-        flags=_RUNS_WITHOUT_GIL | _DESTROY_NEEDS_GIL,
-        module=b"made_natives",
-        name=b"made_%d" % next(_numbers),
-        job_size=_JOB_SIZE,
-        job_alignment=_JOB_SIZE,
-        prepare=ctypes.cast(prepare, _P),
+    phases = made_phases(finish, destroy)
+    _kept.append(phases)
+    run = _LIBC.strlen if crashes else _LIBC.abs  # of a null pointer
+    return function_of(
         run=ctypes.cast(run, _P),
-        finish=ctypes.cast(make_result, _P),
-        destroy=ctypes.cast(end_of_job, _P),
+        **{name: ctypes.cast(phase, _P) for name, phase in phases.items()},
     )
-    _kept.append((prepare, make_result, end_of_job, function))
-    capsule = _capsule_of(ctypes.addressof(function), _CAPSULE_NAME, None)
-    return offgil.NativeFunction(capsule)  # type: ignore[call-arg]

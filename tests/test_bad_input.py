@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LOOPS, check_balance, check_script, open_fds, os_threads
+from executors import Kind
+from support import LIMIT, LOOPS, check_balance, check_script, open_fds, os_threads, run_script
 
 import offgil
 from offgil import examples as ex
@@ -32,7 +33,9 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"delivery": None}, TypeError, "delivery"),
     ({"delivery": 1}, TypeError, "delivery"),
     ({"name": 5}, TypeError, "name"),
-    ({"name": "\ud800"}, ValueError, "surrogates"),
+    ({"name": "\ud800"}, ValueError, "surrogates not allowed, in name"),
+    ({"delivery": "\ud800"}, ValueError, "surrogates not allowed, in delivery"),
+    ({"workers": 32_769}, ValueError, "workers must be between 1 and 32768, not 32769"),
     ({"name": b"bytes"}, TypeError, "name"),
     ({"nice": "low"}, TypeError, "nice"),
     ({"nice": 0.5}, TypeError, "nice"),
@@ -53,6 +56,125 @@ def test_a_bad_option_is_named(options: dict[str, Any], error: Any, named: str) 
     with pytest.raises(error, match=named):
         offgil.Pool(**options)
     assert (os_threads(), open_fds()) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (offgil.ThreadPoolExecutor, "max_workers"),
+        (offgil.AsyncioExecutor, "pool_or_workers"),
+        (lambda workers: offgil.install(workers=workers), "workers"),
+    ],
+)
+async def test_too_many_workers(make: Any, named: str) -> None:
+    """ValueError that names the argument, which the docstrings tell the limit of."""
+    with pytest.raises(ValueError, match=rf"^{named} must be between 1 and 32768, not 32769$"):
+        make(32_769)
+    for documented in (offgil.Pool, offgil.ThreadPoolExecutor, offgil.AsyncioExecutor):
+        assert "32 768" in str(documented.__doc__)
+    assert "32 768" in str(offgil.install.__doc__)
+
+
+@pytest.mark.parametrize("wait", ["x", "", None, 0, 1, [], [1]])
+@pytest.mark.parametrize("cancel", ["x", "", None, [1]])
+def test_shutdown_takes_anything_for_true_or_false(executor: Any, wait: Any, cancel: Any) -> None:
+    """As the standard executor does; it was pybind11's "incompatible function arguments"."""
+    executor.submit(abs, 1)
+    executor.shutdown(wait=wait, cancel_futures=cancel)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+
+
+def test_shutdown_with_an_object_that_is_neither(only_ours: Kind) -> None:
+    """What its __bool__ raises; nothing has changed."""
+
+    class Neither:
+        def __bool__(self) -> bool:
+            raise LookupError("neither")
+
+    with only_ours.new(1) as executor:
+        for options in ({"wait": Neither()}, {"cancel_futures": Neither()}):
+            with pytest.raises(LookupError, match="neither"):
+                executor.shutdown(**options)  # type: ignore[arg-type]
+        assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+EVERY_ERROR = """
+    import asyncio, os, sys, types, warnings
+    import offgil, offgil._core as core, offgil.examples as ex
+    warnings.simplefilter("ignore")
+    os.chdir(sys.argv[1])  # what takes a path may write there
+
+    def is_public(it, name):
+        is_private = name.startswith("_") and not name.startswith("__")
+        return callable(getattr(it, name)) and not is_private and name not in object.__dict__
+
+    told, calls = {}, 0
+    ARGUMENTS = (
+        *((), ("x",), (None,), (object(),), (1.5,), (-1,), (10**30,), ("\\ud800",), ([], {})),
+        *((abs,), (abs, "x"), (ex.echo, "x"), (ex.fail, "\\ud800"), ("x", "y", "z"), (*"abcdef",)),
+    )
+    KEYWORDS = ({}, {"nonsense": 1}, {"\\ud800": 1}, {"wait": "x"}, {"timeout": "x"}, {"fn": 1})
+    KEYWORDS += ({"workers": "x"}, {"name": 5}, {"max_pending": "x"}, {"pool": 5}, {"limit": "x"})
+
+    async def attempt(name, what, args, keywords):
+        global calls
+        calls += 1
+        try:
+            result = what(*args, **keywords)
+            if isinstance(result, (types.CoroutineType, asyncio.Future)):
+                await asyncio.wait_for(result, 10)
+            elif isinstance(result, core.Future):
+                result.result(10)
+        except Exception as error:
+            told.setdefault(f"{type(error).__name__}: {error}", f"{name}{args}{keywords}")
+
+    async def try_all(name, what):
+        for args in ARGUMENTS:
+            for keywords in KEYWORDS:
+                await attempt(name, what, args, keywords)
+
+    def makers():
+        yield lambda: offgil.Pool(1)
+        yield lambda: offgil.ThreadPoolExecutor(1)
+        yield lambda: offgil.AsyncioExecutor(1)
+
+    async def main():
+        for module in (offgil, core, ex):
+            for name, thing in vars(module).items():
+                # examples has functions that are pybind11's own, on purpose
+                is_ours = module is not ex or isinstance(thing, offgil.NativeFunction)
+                if callable(thing) and not name.startswith("__") and is_ours and name != "sleep":
+                    await try_all(name, thing)
+        for make in makers():
+            for name in dir(make()):
+                if is_public(make(), name):
+                    it = make()
+                    await try_all(name, getattr(it, name))
+        pool = offgil.Pool(1)
+        for future in (pool.submit(abs, 1), pool.executor.submit(abs, 1)):
+            for name in dir(future):
+                if is_public(future, name):
+                    await try_all(name, getattr(future, name))
+        await pool.aclose()
+
+    asyncio.run(asyncio.wait_for(main(), 200))
+    print(calls, flush=True)
+    for text, call in told.items():
+        print(ascii(text), "|", ascii(call))
+"""
+
+PHRASES = ("incompatible", "Invoked with", "pybind", "Unable to c", "std::", "Internal error")
+
+
+def test_no_error_is_in_pybind11s_words(tmp_path: Path) -> None:
+    """Every callable of the package, its objects' methods included, called with what is wrong."""
+    done = run_script(EVERY_ERROR, str(tmp_path), limit=240)
+    assert done.returncode == 0, done.stderr
+    calls, *told = done.stdout.splitlines()
+    assert int(calls) > 5000 and len(told) > 100, "hardly anything was asked"
+    told += done.stderr.splitlines()  # by the loop, of callbacks that cannot be called
+    assert [line for line in told if any(phrase in line for phrase in PHRASES)] == []
 
 
 def test_options_are_keywords() -> None:

@@ -8,12 +8,14 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 import pytest
 from executors import Box, Kind, both_sorts, hold
 from support import LIMIT, Gate, block_until
 
+import offgil
 from offgil import examples as ex
 
 
@@ -188,12 +190,85 @@ def test_a_shutdown_ends_a_buffered_map(buffering: Any) -> None:
         list(results)
 
 
-def test_a_buffered_map_does_not_keep_its_executor(only_ours: Kind) -> None:
-    """When that is dropped, what was submitted is still handed out, and no more is taken."""
+@both_sorts
+def test_a_buffered_map_keeps_its_executor(only_ours: Kind, echo: Callable[[int], int]) -> None:
+    """The executor that nobody else has was collected, and the results behind the buffer were lost.
+
+    The iterator ended early, without a word.
+    """
+    assert list(only_ours.new(2).map(echo, range(10), buffersize=2)) == [*range(10)]
+    assert list(offgil.AsyncioExecutor(2).map(echo, range(10), buffersize=2)) == [*range(10)]
+    results = only_ours.new(2).map(echo, itertools.count(), buffersize=2)
+    for i in range(10):
+        gc.collect()
+        assert next(results) == i
+
+
+@pytest.mark.parametrize("how", ["all submitted", "closed", "dropped"])
+def test_a_buffered_map_lets_its_executor_go(only_ours: Kind, how: str) -> None:
+    """Once it submits no more."""
     executor: Any = only_ours.new(2)
     ref = weakref.ref(executor)
-    results = executor.map(abs, itertools.count(), buffersize=2)
+    results = executor.map(abs, range(4), buffersize=2)
     del executor
-    gc.collect()
+    assert [next(results), next(results)] == [0, 1]
+    assert ref() is not None
+    if how == "all submitted":
+        assert next(results) == 2
+    elif how == "closed":
+        results.close()
+    else:
+        del results
     block_until(lambda: ref() is None)
-    assert list(results) == [0, 1]
+    if how == "all submitted":
+        assert list(results) == [3]
+
+
+def test_a_refusal_comes_behind_what_was_accepted(only_ours: Kind) -> None:
+    """A shutdown in the middle: what had been submitted is handed out before the error."""
+    executor: Any = only_ours.new(2)
+    results = executor.map(abs, itertools.count(), buffersize=3)
+    taken = [next(results)]
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
+        taken.extend(results)  # keeps what comes before the error
+    assert taken == [0, 1, 2, 3]
+    assert list(results) == []
+
+
+def test_a_pool_that_is_dropped_under_a_map(only_ours: Kind) -> None:
+    """The map of its executor ends with an error, behind what was accepted; never in silence."""
+    pool: Any = offgil.Pool(2)
+    results = pool.executor.map(abs, itertools.count(), buffersize=2)
+    taken = [next(results)]
+    del pool
+    gc.collect()
+    with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
+        taken.extend(results)
+    assert taken == [0, 1, 2]
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, LookupError])
+def test_what_the_iterable_raises_later(only_ours: Kind, error: type[Exception]) -> None:
+    """Where its next result would stand, as with the built-in map."""
+
+    def broken() -> Iterator[int]:
+        yield from range(5)
+        raise error("no more")
+
+    taken: list[int] = []
+    with pytest.raises(error, match="no more"):
+        taken.extend(only_ours.new(2).map(abs, broken(), buffersize=2))
+    assert taken == [0, 1, 2, 3, 4]
+
+
+def test_a_map_whose_executor_breaks(only_ours: Kind) -> None:
+    """BrokenThreadPool, with and without a buffer."""
+
+    def fail() -> None:
+        raise ValueError("the initializer")
+
+    for options in ({}, {"buffersize": 2}):
+        executor: Any = only_ours.new(1, initializer=fail)
+        with pytest.raises(BrokenThreadPool):
+            list(executor.map(abs, range(10), **options))

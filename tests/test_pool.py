@@ -978,6 +978,54 @@ async def test_an_exception_that_is_raised_again_and_again(pool: offgil.Pool, so
     assert thrown.__notes__ == [f"in job {sort}"]
 
 
+def named_jobs(thrown: BaseException, count: int) -> list[Callable[[], None]]:
+    """Jobs with names of their own that raise the same exception object."""
+
+    def make(number: int) -> Callable[[], None]:
+        def job() -> None:
+            raise thrown
+
+        job.__qualname__ = f"job_{number}"
+        return job
+
+    return [make(number) for number in range(count)]
+
+
+async def raise_all(pool: offgil.Pool, jobs: list[Callable[[], None]]) -> None:
+    for job in jobs:
+        with pytest.raises(LookupError):
+            await pool.submit(job)
+
+
+async def test_an_exception_that_several_jobs_raise_in_turn(pool: offgil.Pool) -> None:
+    """Each one's note once; only the last note was looked at, and they were added without end."""
+    thrown = LookupError("kept by the module that raises it")
+    thrown.add_note("the module's own")
+    await raise_all(pool, named_jobs(thrown, 3) * 5)
+    names = ["in job job_0", "in job job_1", "in job job_2"]
+    assert thrown.__notes__ == ["the module's own", *names]
+
+
+async def test_an_exception_that_any_number_of_jobs_raise(pool: offgil.Pool) -> None:
+    """The first ones' notes: a traceback that can be read, and no raise that looks at them all."""
+    thrown = LookupError("kept by the module that raises it")
+    await raise_all(pool, named_jobs(thrown, 50) * 2)
+    assert thrown.__notes__ == [f"in job job_{n}" for n in range(16)]
+    thrown.__notes__ = [f"own {n}" for n in range(1000)]
+    await raise_all(pool, named_jobs(thrown, 3))
+    assert len(thrown.__notes__) == 1000
+
+
+@pytest.mark.parametrize("notes", [["a", b"b", None, 5], (), "text", None], ids=repr)
+async def test_notes_that_are_no_list_of_texts(pool: offgil.Pool, notes: Any) -> None:
+    """They stay as they are, or get one more where that can be."""
+    thrown: Any = LookupError()
+    thrown.__notes__ = notes
+    await raise_all(pool, named_jobs(thrown, 1) * 3)
+    assert thrown.__notes__ is notes
+    assert notes in (["a", b"b", None, 5, "in job job_0"], (), "text", None)
+
+
 async def test_the_note_survives_odd_names_and_exceptions(pool: offgil.Pool) -> None:
     """A callable without a name, and an exception that refuses notes, still fail normally."""
 

@@ -205,6 +205,108 @@ async def test_every_type_goes_there_and_back(strange: Any, pool: offgil.Pool) -
 
 
 # --------------------------------------------------------------------------------------------------
+# texts that are none
+
+LONE = "a\ud800"
+BYTE = "a\udc80"  # what stands for a byte in a path
+
+BAD_TEXTS: list[tuple[str, Any, type[Exception], str]] = [
+    *((f, LONE, UnicodeEncodeError, "surrogates not allowed") for f in ("text", "wide", "letter")),
+    ("maybe_text", LONE, UnicodeEncodeError, "surrogates not allowed"),
+    ("either", LONE, UnicodeEncodeError, "surrogates not allowed"),
+    ("texts", [["b"], ["c", LONE]], UnicodeEncodeError, "position 1"),
+    ("texts", ((LONE,),), UnicodeEncodeError, "surrogates not allowed"),
+    ("words", {LONE}, UnicodeEncodeError, "surrogates not allowed"),
+    ("names", {"b": 1, LONE: 2}, UnicodeEncodeError, "surrogates not allowed"),
+    ("both", (1, LONE), UnicodeEncodeError, "surrogates not allowed"),
+    ("parent", LONE, UnicodeEncodeError, "surrogates not allowed"),
+    ("parent", Path(LONE), UnicodeEncodeError, "surrogates not allowed"),
+    ("parent", "a\0b", ValueError, "embedded null"),
+    ("parent", b"a\0b", ValueError, "embedded null"),
+    ("letter", "", ValueError, "empty string"),
+    ("letter", "ab", ValueError, "multi-character"),
+    ("letter", "\u4e16", ValueError, "range"),
+    ("letters", ["a", "bc"], ValueError, "multi-character"),
+    ("letters", ["a", LONE[1:]], UnicodeEncodeError, "surrogates not allowed"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "error", "words"), BAD_TEXTS, ids=ascii)
+async def test_a_text_that_is_none_of_cpps(
+    strange: Any, pool: offgil.Pool, name: str, given: Any, error: type[Exception], words: str
+) -> None:
+    """A ValueError that names function and parameter; it was "must be str, not str"."""
+    function = getattr(strange, name)
+    [parameter] = inspect.signature(function).parameters
+    for call in (function, pool.submit):
+        with pytest.raises(error) as raised:
+            call(given) if call is function else call(function, given)
+        assert type(raised.value) is error
+        assert words in str(raised.value)
+        assert f"{name}() argument '{parameter}' (position 1)" in str(raised.value)
+    assert pool.stats().submitted == 0
+
+
+WRONG_TYPES: list[tuple[str, Any]] = [
+    ("text", None),
+    ("text", 5),
+    ("total", [LONE]),
+    ("names", {"b": LONE}),
+    ("texts", LONE),
+    ("texts", [[5, "b"]]),
+    ("both", (LONE, "b")),
+    ("both", ("b",)),
+    ("either", [LONE]),
+    ("parent", 5),
+    ("mirror", None),
+    ("mirror", LONE),
+    ("paint", None),
+    ("take", None),
+    ("try_luck", "one"),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), WRONG_TYPES, ids=ascii)
+def test_a_wrong_type_is_a_type_error(strange: Any, name: str, given: Any) -> None:
+    """Also where a text in it would be none elsewhere, and where a caster has words of its own."""
+    function = getattr(strange, name)
+    with pytest.raises(TypeError) as raised:
+        function(given)
+    assert re.match(rf"{name}\(\) argument '\w+' \(position 1\) must be ", str(raised.value))
+    assert str(raised.value).endswith(f", not {type(given).__name__}")
+
+
+def test_what_a_path_raises_itself(strange: Any) -> None:
+    """Its own exception, as an __index__ that raises."""
+
+    class Raises:
+        def __fspath__(self) -> str:
+            raise LookupError("from __fspath__")
+
+    with pytest.raises(LookupError, match="from __fspath__"):
+        strange.parent(Raises())
+
+
+def test_texts_that_are_ones(strange: Any) -> None:
+    """Null characters, and the surrogates that a path may have."""
+    assert strange.text("a\0b") == strange.wide("a\0b") == "a\0b"
+    assert strange.letter("\0") == "\0"
+    assert strange.texts([["a\0"], []]) == [["a\0"], []]
+    assert strange.parent(f"/b/{BYTE}/c") == Path(f"/b/{BYTE}")
+    assert strange.maybe_text(None) is None
+    assert strange.either("x") == "x"
+    assert strange.words({"a", "b"}) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", [LONE, "\0", "", "tex", "text\0"])
+def test_a_keyword_may_be_any_text(strange: Any, name: str) -> None:
+    """TypeError that shows it; a surrogate was pybind11's "Unable to cast"."""
+    with pytest.raises(TypeError) as raised:
+        strange.text(**{name: "a"})
+    assert str(raised.value) == f"text() got an unexpected keyword argument '{name}'"
+
+
+# --------------------------------------------------------------------------------------------------
 # errors
 
 

@@ -5,10 +5,10 @@ namespace offgil::python {
 namespace {
 
 // Integers as Python means them: no bool, no float. `what` is the argument's name.
-std::int64_t integer_argument(const py::object& given, const char* what) {
-  if (PyBool_Check(given.ptr()) || PyIndex_Check(given.ptr()) == 0)
-    throw py::type_error(std::string(what) + " must be an int, not " + Py_TYPE(given.ptr())->tp_name);
-  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(given.ptr()));
+std::int64_t integer_argument(PyObject* given, const char* what) {
+  if (PyBool_Check(given) || PyIndex_Check(given) == 0)
+    throw py::type_error(std::string(what) + " must be an int, not " + Py_TYPE(given)->tp_name);
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(given));
   if (!number) throw py::error_already_set();
   int overflow = 0;
   const long long value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
@@ -16,10 +16,20 @@ std::int64_t integer_argument(const py::object& given, const char* what) {
   return value;
 }
 
+// With the argument's name behind the reason.
+[[noreturn]] void raise_encode_error(const char* name) {
+  py::error_already_set raised;
+  if (raised.matches(PyExc_UnicodeEncodeError)) {
+    const py::object& error = raised.value();
+    error.attr("reason") = py::str("{}, in {}").format(error.attr("reason"), name);
+  }
+  throw raised;
+}
+
 }  // namespace
 
-unsigned workers_argument(const py::object& given, const char* name) {
-  if (given.is_none()) return usable_cpu_count();
+unsigned workers_argument(PyObject* given, const char* name) {
+  if (given == Py_None) return usable_cpu_count();
   constexpr std::int64_t most = 32'768;
   const std::int64_t workers = integer_argument(given, name);
   if (workers < 1 || workers > most)
@@ -28,8 +38,8 @@ unsigned workers_argument(const py::object& given, const char* name) {
   return static_cast<unsigned>(workers);
 }
 
-std::size_t max_pending_argument(const py::object& given) {
-  if (given.is_none()) return 0;
+std::size_t max_pending_argument(PyObject* given) {
+  if (given == Py_None) return 0;
   const std::int64_t most = integer_argument(given, "max_pending");
   if (most < 1)
     throw py::value_error("max_pending must be at least 1, or None for any number, not " +
@@ -37,7 +47,7 @@ std::size_t max_pending_argument(const py::object& given) {
   return static_cast<std::size_t>(most);
 }
 
-int nice_argument(const py::object& given) {
+int nice_argument(PyObject* given) {
   const std::int64_t nice = integer_argument(given, "nice");
   constexpr std::int64_t most = 39;
   if (nice < -most || nice > most)
@@ -45,27 +55,26 @@ int nice_argument(const py::object& given) {
   return static_cast<int>(nice);
 }
 
-std::chrono::nanoseconds spin_argument(const py::object& given) {
-  if (PyBool_Check(given.ptr()) || (!PyFloat_Check(given.ptr()) && !PyLong_Check(given.ptr())))
-    throw py::type_error(std::string("spin must be a number of seconds, not ") +
-                         Py_TYPE(given.ptr())->tp_name);
-  const double seconds = PyFloat_AsDouble(given.ptr());
+std::chrono::nanoseconds spin_argument(PyObject* given) {
+  if (PyBool_Check(given) || (!PyFloat_Check(given) && !PyLong_Check(given)))
+    throw py::type_error(std::string("spin must be a number of seconds, not ") + Py_TYPE(given)->tp_name);
+  const double seconds = PyFloat_AsDouble(given);
   PyErr_Clear();  // of an int that no double holds, which is -1 then
   if (!(seconds >= 0 && seconds <= 1)) throw py::value_error("spin must be between 0 and 1 second");
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(seconds));
 }
 
 // Raises UnicodeEncodeError, a ValueError, for a text that is none.
-std::string text_argument(const py::object& given, const char* name) {
-  if (!py::isinstance<py::str>(given))
-    throw py::type_error(std::string(name) + " must be a str, not " + Py_TYPE(given.ptr())->tp_name);
+std::string text_argument(PyObject* given, const char* name) {
+  if (PyUnicode_Check(given) == 0)
+    throw py::type_error(std::string(name) + " must be a str, not " + Py_TYPE(given)->tp_name);
   Py_ssize_t size = 0;
-  const char* const text = PyUnicode_AsUTF8AndSize(given.ptr(), &size);
-  if (text == nullptr) throw py::error_already_set();
+  const char* const text = PyUnicode_AsUTF8AndSize(given, &size);
+  if (text == nullptr) raise_encode_error(name);
   return {text, static_cast<std::size_t>(size)};
 }
 
-delivery delivery_argument(const py::object& given) {
+delivery delivery_argument(PyObject* given) {
   const std::string name = text_argument(given, "delivery");
   if (name == "auto") return delivery::automatic;
   if (name == "eventfd") return delivery::eventfd;
@@ -73,7 +82,8 @@ delivery delivery_argument(const py::object& given) {
   throw py::value_error("delivery must be 'auto', 'eventfd' or 'callback', not '" + name + "'");
 }
 
-future_style& style_argument(const std::string& name) {
+future_style& style_argument(PyObject* given) {
+  const std::string name = text_argument(given, "future_kind");
   if (name == "inline") return inline_futures();
   if (name == "plain") return plain_futures();
   throw py::value_error("no such kind of future: " + name);

@@ -15,12 +15,12 @@ namespace offgil::python {
 namespace py = pybind11;
 
 // Each raises TypeError or ValueError that names the argument.
-unsigned workers_argument(const py::object& given, const char* name);  // None: the CPUs this process may use
-std::size_t max_pending_argument(const py::object& given);             // None: 0, any number
-int nice_argument(const py::object& given);
-std::chrono::nanoseconds spin_argument(const py::object& given);
-std::string text_argument(const py::object& given, const char* name);
-delivery delivery_argument(const py::object& given);
-future_style& style_argument(const std::string& name);
+unsigned workers_argument(PyObject* given, const char* name);  // None: the CPUs this process may use
+std::size_t max_pending_argument(PyObject* given);             // None: 0, any number
+int nice_argument(PyObject* given);
+std::chrono::nanoseconds spin_argument(PyObject* given);
+std::string text_argument(PyObject* given, const char* name);
+delivery delivery_argument(PyObject* given);
+future_style& style_argument(PyObject* given);
 
 }  // namespace offgil::python

@@ -14,12 +14,21 @@ PyObject* define(py::module_& m, const char* name, PyObject* base, const char* d
   return made;
 }
 
-bool is_last_note(const py::object& note, const py::object& exception) noexcept {
+// Of any sort. An exception object that any number of jobs raise, in any order, keeps a traceback that can be
+// read, and a raise costs a bounded number of comparisons.
+constexpr Py_ssize_t most_notes = 16;
+
+bool lacks_note(const py::object& exception, const py::object& note) noexcept {
   const auto notes = py::reinterpret_steal<py::object>(PyObject_GetAttrString(exception.ptr(), "__notes__"));
   PyErr_Clear();  // there are none, as a rule
-  if (!notes || PyList_CheckExact(notes.ptr()) == 0 || PyList_GET_SIZE(notes.ptr()) == 0) return false;
-  PyObject* const last = PyList_GET_ITEM(notes.ptr(), PyList_GET_SIZE(notes.ptr()) - 1);
-  return PyUnicode_CheckExact(last) && PyUnicode_Compare(last, note.ptr()) == 0;
+  if (!notes || PyList_Check(notes.ptr()) == 0) return true;
+  const Py_ssize_t count = PyList_GET_SIZE(notes.ptr());
+  if (count >= most_notes) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* const each = PyList_GET_ITEM(notes.ptr(), i);
+    if (PyUnicode_Check(each) && PyUnicode_Compare(each, note.ptr()) == 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -74,10 +83,11 @@ void set_os_error(const std::system_error& e) noexcept {
 
 void add_note(const py::object& exception, const std::string& note) noexcept {
   const auto text = py::reinterpret_steal<py::object>(PyUnicode_FromString(note.c_str()));
-  if (text && is_last_note(text, exception)) return;
-  PyObject* const done = text ? PyObject_CallMethod(exception.ptr(), "add_note", "O", text.ptr()) : nullptr;
-  if (done == nullptr) PyErr_Clear();  // an exception class may refuse; its exception matters more
-  Py_XDECREF(done);
+  if (text && lacks_note(exception, text)) {
+    PyObject* const done = PyObject_CallMethod(exception.ptr(), "add_note", "O", text.ptr());
+    Py_XDECREF(done);
+  }
+  PyErr_Clear();  // an exception class may refuse; its exception matters more
 }
 
 void log_exception(const char* level, const char* message, const py::object& about,

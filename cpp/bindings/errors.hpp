@@ -51,8 +51,8 @@ void set_os_error(const std::system_error& e) noexcept;
 void log_exception(const char* level, const char* message, const py::object& about,
                    const py::object& exception) noexcept;
 
-// Adds a note to an exception, for example the name of the job that raised it; unless it is the last one
-// already, as on an exception object that is raised again and again.
+// Adds a note to an exception, for example the name of the job that raised it; unless it has that one, or a
+// good many already, as an exception object has that is raised again and again.
 void add_note(const py::object& exception, const std::string& note) noexcept;
 
 // Runs a body of a C slot that may throw: nothing thrown leaves it, a Python exception is set instead.
@@ -66,6 +66,8 @@ Result guarded(Result on_error, Body&& body) noexcept {
     e.set_error();
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+  } catch (const std::system_error& e) {
+    set_os_error(e);
   } catch (const std::exception& e) {
     PyErr_SetString(PyExc_RuntimeError, e.what());
   }

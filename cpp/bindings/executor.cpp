@@ -7,7 +7,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <utility>
 
 #include "arguments.hpp"
@@ -15,6 +14,7 @@
 #include "concurrent_channel.hpp"
 #include "errors.hpp"
 #include "interpreter.hpp"
+#include "object_type.hpp"
 #include "pool.hpp"
 #include "pool_core.hpp"
 #include "running_loop.hpp"
@@ -193,15 +193,23 @@ template <PyObject* (executor::*door)(const submitted_call&)>
 PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     if (nargs < 1) throw py::type_error("submit() missing 1 required positional argument: 'fn'");
-    try {
-      return (this_object<executor>(self).*
-              door)({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
-    } catch (const std::system_error& e) {
-      set_os_error(e);
-      return nullptr;
-    }
+    return (this_object<executor>(self).*
+            door)({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
   });
 }
+
+// Any objects are as true or false as Python has it.
+void shut_down(executor& self, PyObject* arguments) {
+  int wait = 0;
+  int cancel_futures = 0;
+  if (PyArg_ParseTuple(arguments, "pp:_shut_down", &wait, &cancel_futures) == 0)
+    throw py::error_already_set();
+  self.shut_down(wait != 0, cancel_futures != 0);
+}
+
+py::dict counters(executor& self) { return stats_dict(self.core()); }
+bool is_shut_down(executor& self) { return self.is_shut_down(); }
+bool is_broken(executor& self) { return self.is_broken(); }
 
 // ---- for the collector ----
 
@@ -216,68 +224,81 @@ int clear(PyObject* self) {
   return 0;
 }
 
-void make_collectable(PyHeapTypeObject* heap_type) {
-  PyTypeObject& type = heap_type->ht_type;
-  type.tp_flags |= Py_TPFLAGS_HAVE_GC;
-  type.tp_traverse = &traverse;
-  type.tp_clear = &clear;
-}
+// ---- construction ----
 
-bool blocks_argument(const py::object& given) {
+bool blocks_argument(PyObject* given) {
+  if (given == nullptr) return true;
   const std::string policy = text_argument(given, "on_full");
   if (policy != "block" && policy != "raise")
     throw py::value_error("on_full must be 'block' or 'raise', not '" + policy + "'");
   return policy == "block";
 }
 
-std::unique_ptr<executor> make_executor(const py::object& workers, const py::object& name,
-                                        const py::object& initializer, const py::object& max_pending,
-                                        const py::object& on_full, bool serves_loop, const py::object& pool,
-                                        const py::object& loop) {
+std::unique_ptr<executor> make_executor(PyObject* args, PyObject* kwargs) {
+  static const char* const names[] = {"workers",     "name", "initializer", "max_pending", "on_full",
+                                      "serves_loop", "pool", "loop",        nullptr};
+  PyObject *workers = Py_None, *name{}, *initializer = Py_None, *max_pending = Py_None, *on_full{},
+           *pool = Py_None, *loop = Py_None;
+  int serves_loop = 0;
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOpOO:Executor", const_cast<char**>(names), &workers,
+                                  &name, &initializer, &max_pending, &on_full, &serves_loop, &pool,
+                                  &loop) == 0)
+    throw py::error_already_set();
   const bool blocks = blocks_argument(on_full);
-  if (!pool.is_none()) return std::make_unique<executor>(core_of_pool(pool), blocks, serves_loop, loop);
+  const bool serves = serves_loop != 0;
+  const auto its_loop = py::reinterpret_borrow<py::object>(loop);
+  if (pool != Py_None) return std::make_unique<executor>(core_of_pool(pool), blocks, serves, its_loop);
   pool_core::options options;
   options.engine.workers = workers_argument(workers, "max_workers");
-  options.engine.name = text_argument(name, "thread_name_prefix");
+  if (name != nullptr) options.engine.name = text_argument(name, "thread_name_prefix");
   options.engine.name_separator = '_';
   options.engine.max_pending = max_pending_argument(max_pending);
   options.has_no_owner = true;
-  if (!initializer.is_none()) options.initializer = initializer;
-  return std::make_unique<executor>(std::move(options), blocks, serves_loop, loop);
+  if (initializer != Py_None) options.initializer = py::reinterpret_borrow<py::object>(initializer);
+  return std::make_unique<executor>(std::move(options), blocks, serves, its_loop);
 }
+
+// ---- the type ----
+
+PyMethodDef methods[] = {
+    c_method(
+        "submit", &submit<&executor::submit>,
+        "submit($self, fn, /, *args, **kwargs)\n--\n\n"
+        "Submit a job; return its future at once.\n\n"
+        "Raises RuntimeError after shutdown() and while the interpreter ends, PoolBroken where an "
+        "initializer has failed\nand in a forked child, PoolFull where max_pending jobs wait and on_full is "
+        "'raise', or the thread must not\nblock: it runs an event loop, or a job of this executor. Otherwise "
+        "it waits for room."),
+    c_method("_submit_concurrent", &submit<&executor::submit_concurrent>,
+             "_submit_concurrent($self, fn, /, *args, **kwargs)\n--\n\n"
+             "Submit a job with a concurrent future, also on the thread of the loop that this serves."),
+    {"_shut_down", &method_of_one<&shut_down>, METH_VARARGS,
+     "_shut_down($self, wait, cancel_futures, /)\n--\n\n"
+     "Refuse new jobs; withdraw those that wait, wait for the others."},
+    {"_counters", &method<&counters>, METH_NOARGS, "_counters($self)\n--\n\nAll counters, by name."},
+    {"__reduce__", &refuse_to_reduce, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyGetSetDef properties[] = {
+    {"_shutdown", &property<&is_shut_down>, nullptr, "Whether shutdown() has been called.", nullptr},
+    {"_broken", &property<&is_broken>, nullptr, "Whether an initializer has failed.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+const char doc[] = "The engine behind offgil.ThreadPoolExecutor.";
+
+PyType_Slot slots[] = {{Py_tp_init, as_slot(&initialise<executor, &make_executor>)},
+                       {Py_tp_dealloc, as_slot(&deallocate<executor>)},
+                       {Py_tp_traverse, as_slot(&traverse)},
+                       {Py_tp_clear, as_slot(&clear)},
+                       {Py_tp_methods, methods},
+                       {Py_tp_getset, properties},
+                       {Py_tp_doc, const_cast<char*>(doc)},
+                       {0, nullptr}};
 
 }  // namespace
 
 void bind_executor(py::module_& m) {
-  static PyMethodDef submit_method = c_method(
-      "submit", &submit<&executor::submit>,
-      "submit($self, fn, /, *args, **kwargs)\n--\n\n"
-      "Submit a job; return its future at once.\n\n"
-      "Raises RuntimeError after shutdown() and while the interpreter ends, PoolBroken where an initializer "
-      "has "
-      "failed\nand in a forked child, PoolFull where max_pending jobs wait and on_full is 'raise', or the "
-      "thread "
-      "must not\nblock: it runs an event loop, or a job of this executor. Otherwise it waits for room.");
-
-  static PyMethodDef submit_concurrent_method =
-      c_method("_submit_concurrent", &submit<&executor::submit_concurrent>,
-               "_submit_concurrent($self, fn, /, *args, **kwargs)\n--\n\n"
-               "Submit a job with a concurrent future, also on the thread of the loop that this serves.");
-
-  py::class_<executor> type(m, "Executor", "The engine behind offgil.ThreadPoolExecutor.",
-                            py::custom_type_setup(&make_collectable));
-  type.def(py::init(&make_executor), py::kw_only(), py::arg("workers"), py::arg("name"),
-           py::arg("initializer") = py::none(), py::arg("max_pending") = py::none(),
-           py::arg("on_full") = "block", py::arg("serves_loop") = false, py::arg("pool") = py::none(),
-           py::arg("loop") = py::none());
-  add_c_method(type, submit_method);
-  add_c_method(type, submit_concurrent_method);
-  // Holds the GIL, but for the wait.
-  type.def("_shut_down", &executor::shut_down, py::arg("wait"), py::arg("cancel_futures"),
-           "Refuse new jobs; withdraw those that wait, wait for the others.");
-  type.def("_counters", [](executor& self) { return stats_dict(self.core()); }, "All counters, by name.");
-  type.def_property_readonly("_shutdown", &executor::is_shut_down, "Whether shutdown() has been called.");
-  type.def_property_readonly("_broken", &executor::is_broken, "Whether an initializer has failed.");
+  add_object_type<executor>(m, "Executor", "offgil._core.Executor", slots);
 }
 
 }  // namespace offgil::python

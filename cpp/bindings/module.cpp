@@ -17,6 +17,19 @@
 #undef PYBIND11_EXPORT
 #define PYBIND11_EXPORT
 
+namespace {
+
+PyObject* usable_cpu_count(PyObject*, PyObject*) noexcept {
+  return PyLong_FromUnsignedLong(offgil::usable_cpu_count());
+}
+
+PyMethodDef functions[] = {
+    {"usable_cpu_count", &usable_cpu_count, METH_NOARGS,
+     "usable_cpu_count()\n--\n\nCPUs that this process may use: affinity and cgroup quota."},
+    {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace
+
 PYBIND11_MODULE(_core_in_main_interpreter, m) {
   using namespace offgil::python;
   m.doc() = "The C++ side of offgil. Everything public is in the package offgil.";
@@ -29,8 +42,7 @@ PYBIND11_MODULE(_core_in_main_interpreter, m) {
   bind_concurrent_future(m);
   bind_pool(m);
   bind_executor(m);
-  m.def("usable_cpu_count", &offgil::usable_cpu_count,
-        "CPUs that this process may use: affinity and cgroup quota.");
+  if (PyModule_AddFunctions(m.ptr(), functions) != 0) throw pybind11::error_already_set();
   install_exit_hook();
 }
 

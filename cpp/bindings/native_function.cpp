@@ -4,6 +4,8 @@
 #include <structmember.h>
 
 #include <cstddef>
+#include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -24,6 +26,29 @@ std::string version(unsigned major, unsigned minor) {
 // Everything up to the last member of version 1.0.
 constexpr std::size_t smallest_struct = offsetof(offgil_function, destroy) + sizeof(offgil_function::destroy);
 
+// Whether memory of that size and alignment can be asked for: an allocator adds them up.
+bool is_size_of_memory(std::size_t size, std::size_t alignment) noexcept {
+  constexpr std::size_t most = std::numeric_limits<std::ptrdiff_t>::max();
+  return alignment <= most && size <= most - alignment;
+}
+
+// A text of a plugin's, which may be wrongly encoded. Throws pybind11::error_already_set.
+py::str decoded(const char* text, const char* errors) {
+  PyObject* const made = PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), errors);
+  if (made == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(made);
+}
+
+bool is_utf8(const char* text) {
+  try {
+    decoded(text, "strict");
+    return true;
+  } catch (const py::error_already_set& e) {
+    if (!e.matches(PyExc_UnicodeDecodeError)) throw;
+    return false;
+  }
+}
+
 // Throws ImportError or TypeError unless the function can be called as this version of the contract says.
 const offgil_function& accepted(PyObject* capsule) {
   if (PyCapsule_IsValid(capsule, OFFGIL_FUNCTION_CAPSULE) == 0)
@@ -43,6 +68,10 @@ const offgil_function& accepted(PyObject* capsule) {
     throw py::import_error("the function lacks a name or one of its entries" + versions);
   if (abi.job_alignment == 0 || (abi.job_alignment & (abi.job_alignment - 1)) != 0)
     throw py::import_error("the function's job_alignment is no power of two" + versions);
+  if (!is_size_of_memory(abi.job_size, abi.job_alignment))
+    throw py::import_error("the function's job_size and job_alignment are more than any memory" + versions);
+  if (!is_utf8(abi.name) || !is_utf8(abi.module))
+    throw py::import_error("the function's name, or its module's, is not UTF-8" + versions);
   if ((abi.flags & OFFGIL_RUNS_WITHOUT_GIL) == 0)
     throw py::type_error(std::string(abi.name) + " does not promise to run without the GIL");
   return abi;
@@ -64,7 +93,7 @@ PyObject* call(PyObject* self, PyObject* const* args, std::size_t nargsf, PyObje
 }
 
 void set_attribute(PyObject* attributes, const char* name, const char* text) {
-  const auto value = text == nullptr ? py::object(py::none()) : py::object(py::str(text));
+  const auto value = text == nullptr ? py::object(py::none()) : py::object(decoded(text, "replace"));
   if (PyDict_SetItemString(attributes, name, value.ptr()) != 0) throw py::error_already_set();
 }
 
@@ -139,10 +168,11 @@ PyObject* signature(PyObject* object, void*) {
     if (text == nullptr) raise(PyExc_AttributeError, "__signature__");
     try {
       const auto parse = py::module_::import("offgil._signature").attr("parse");
-      return parse(text, py::handle(self.defaults)).release().ptr();
+      return parse(decoded(text, "strict"), py::handle(self.defaults)).release().ptr();
     } catch (py::error_already_set& e) {
       if (!e.matches(PyExc_Exception)) throw;
-      py::raise_from(e, PyExc_AttributeError, ("__signature__: this is none: " + std::string(text)).c_str());
+      const auto shown = decoded(text, "replace").cast<std::string>();
+      py::raise_from(e, PyExc_AttributeError, ("__signature__: this is none: " + shown).c_str());
       throw py::error_already_set();
     }
   });

@@ -39,17 +39,41 @@ PyObject* exception_type(int kind) noexcept {
 }
 
 // A plugin's text may be cut, wrongly encoded or without an end; none may hide the error.
-void set_exception(const offgil_error& error) noexcept {
+template <std::size_t size>
+PyObject* decoded(const char (&text)[size]) noexcept {
+  return PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(strnlen(text, size)), "replace");
+}
+
+// The message behind the name of the type, where a Python exception has no type of that name.
+PyObject* native_message(const offgil_error& error, const char* function) noexcept {
+  if (error.type[0] == '\0' && error.message[0] == '\0')
+    return PyUnicode_FromFormat("%s() failed without an error message", function);
+  if (error.type[0] == '\0') return decoded(error.message);
+  PyObject* const type = decoded(error.type);
+  PyObject* const message = decoded(error.message);
+  PyObject* const both =
+      type != nullptr && message != nullptr ? PyUnicode_FromFormat("%U: %U", type, message) : nullptr;
+  Py_XDECREF(type);
+  Py_XDECREF(message);
+  return both;
+}
+
+void set_exception(const offgil_error& error, const char* function) noexcept {
   PyObject* const type = exception_type(error.kind);
-  PyObject* text = PyUnicode_DecodeUTF8(
-      error.message, static_cast<Py_ssize_t>(strnlen(error.message, sizeof error.message)), "replace");
-  if (text != nullptr && type == exceptions::get().native_error) {
-    PyObject* const plain = std::exchange(text, PyUnicode_FromFormat("%.64s: %U", error.type, text));
-    Py_DECREF(plain);
-  }
+  PyObject* const text =
+      type == exceptions::get().native_error ? native_message(error, function) : decoded(error.message);
   if (text == nullptr) return;
   PyErr_SetObject(type, text);
   Py_DECREF(text);
+}
+
+// What CPython raises of a function that breaks the rules for exceptions: from the one that it has left.
+void set_system_error(const char* function, const char* broken_rule) noexcept {
+  const std::string text = std::string(function) + "(): " + broken_rule;
+  if (PyErr_Occurred() != nullptr)
+    py::raise_from(PyExc_SystemError, text.c_str());
+  else
+    PyErr_SetString(PyExc_SystemError, text.c_str());
 }
 
 }  // namespace
@@ -73,14 +97,22 @@ bool native_kind::prepare(bridge_job& j, PyObject* const* args, std::size_t narg
     if (memory == nullptr) return PyErr_NoMemory(), false;
     ::new (j.storage.data()) void*(memory);
   }
-  if (abi_.prepare(abi_.context, memory_of(j), args, nargs, kwnames) != 0) {
-    free_memory(j);
-    return false;
+  const bool is_prepared = abi_.prepare(abi_.context, memory_of(j), args, nargs, kwnames) == 0;
+  const bool has_raised = PyErr_Occurred() != nullptr;
+  if (is_prepared && !has_raised) {
+    j.kind = this;
+    j.has_payload = true;
+    Py_INCREF(function_);
+    return true;
   }
-  j.kind = this;
-  j.has_payload = true;
-  Py_INCREF(function_);
-  return true;
+  if (is_prepared) {
+    set_system_error(abi_.name, "prepare() succeeded with an exception set");
+    destroy(j);
+  } else if (!has_raised) {
+    set_system_error(abi_.name, "prepare() failed without setting an exception");
+  }
+  free_memory(j);
+  return false;
 }
 
 bool native_kind::run(job& base) noexcept {
@@ -94,25 +126,46 @@ bool native_kind::run(job& base) noexcept {
 }
 
 PyObject* native_kind::finish(bridge_job& j) noexcept {
-  if (j.succeeded) {
-    PyObject* const result = abi_.finish(abi_.context, memory_of(j));
-    if (result == nullptr && PyErr_Occurred() == nullptr)
-      PyErr_Format(PyExc_SystemError, "%s gave neither a result nor an exception", abi_.name);
-    return result;
+  // In a direct call, of a function that has taken the GIL.
+  const bool run_has_raised = PyErr_Occurred() != nullptr;
+  if (!j.succeeded) return fail(j);
+  if (run_has_raised) {
+    set_system_error(abi_.name, "run() succeeded with an exception set");
+    return nullptr;
   }
+  PyObject* const result = abi_.finish(abi_.context, memory_of(j));
+  const bool has_raised = PyErr_Occurred() != nullptr;
+  if ((result == nullptr) == has_raised) return result;
+  set_system_error(abi_.name, has_raised ? "finish() returned a result with an exception set"
+                                         : "finish() gave neither a result nor an exception");
+  const py::error_scope kept;
+  Py_XDECREF(result);
+  return nullptr;
+}
+
+PyObject* native_kind::fail(const bridge_job& j) const noexcept {
+  const py::object left_by_run = take_raised();
   if (j.error != nullptr)
-    set_exception(*j.error);
+    set_exception(*j.error, abi_.name);
   else
     PyErr_NoMemory();
   py::object raised = take_raised();
+  if (left_by_run) PyException_SetCause(raised.ptr(), Py_NewRef(left_by_run.ptr()));
   add_note(raised, std::string("in job ") + abi_.name);
   restore_raised(std::move(raised));
   return nullptr;
 }
 
+// What it leaves raised is reported like what a finalizer raises. An exception that is on its way stays.
+void native_kind::destroy(bridge_job& j) noexcept {
+  const py::error_scope kept;
+  abi_.destroy(abi_.context, memory_of(j));
+  if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(function_);
+}
+
 void native_kind::discard(bridge_job& j) noexcept {
   const auto alive = callable_of(j);  // the job may come back meanwhile, and let go of it
-  abi_.destroy(abi_.context, memory_of(j));
+  destroy(j);
   free_memory(j);
   std::unique_ptr<offgil_error>(std::exchange(j.error, nullptr)).reset();
 }

@@ -30,6 +30,8 @@ class native_kind final : public bridge_kind {
   bool is_stored_inline() const noexcept;
   void* memory_of(bridge_job& j) const noexcept;
   void free_memory(bridge_job& j) const noexcept;
+  PyObject* fail(const bridge_job& j) const noexcept;
+  void destroy(bridge_job& j) noexcept;
 
   const offgil_function& abi_;
   PyObject* function_;  // the NativeFunction that this is a part of; each job holds one reference to it

@@ -2,7 +2,6 @@
 #include "pool.hpp"
 
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,7 +9,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -18,6 +16,7 @@
 #include "c_method.hpp"
 #include "callable_name.hpp"
 #include "errors.hpp"
+#include "object_type.hpp"
 #include "pool_core.hpp"
 #include "running_loop.hpp"
 #include "span_log.hpp"
@@ -101,28 +100,26 @@ py::object pool::when_idle() {
   return future;
 }
 
-// ---- submit: the hot path, as a C method rather than a pybind11 one ----
+// ---- submit: the hot path ----
 
 template <worker_pool::when_full policy>
 PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     if (nargs < 1) throw py::type_error("submit() missing 1 required positional argument: 'fn'");
-    try {
-      return this_object<pool>(self).submit({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames},
-                                            policy);
-    } catch (const std::system_error& e) {
-      set_os_error(e);
-      return nullptr;
-    }
+    return this_object<pool>(self).submit({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames},
+                                          policy);
   });
 }
 
 // ---- construction ----
 
-std::unique_ptr<pool> make_pool(const py::object& workers, const py::object& name,
-                                const py::object& max_pending, const py::object& nice, const py::object& spin,
-                                const py::object& by, const py::object& initializer,
-                                const std::string& future_kind) {
+std::unique_ptr<pool> make_pool(PyObject* args, PyObject* kwargs) {
+  static const char* const names[] = {"workers",  "name",        "max_pending", "nice", "spin",
+                                      "delivery", "initializer", "future_kind", nullptr};
+  PyObject *workers{}, *name{}, *max_pending{}, *nice{}, *spin{}, *by{}, *initializer{}, *future_kind{};
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOO:Pool", const_cast<char**>(names), &workers, &name,
+                                  &max_pending, &nice, &spin, &by, &initializer, &future_kind) == 0)
+    throw py::error_already_set();
   pool_core::options options;
   options.engine.workers = workers_argument(workers, "workers");
   options.engine.name = text_argument(name, "name");
@@ -131,7 +128,7 @@ std::unique_ptr<pool> make_pool(const py::object& workers, const py::object& nam
   options.engine.spin = spin_argument(spin);
   options.by = delivery_argument(by);
   options.style = &style_argument(future_kind);
-  if (!initializer.is_none()) options.initializer = initializer;
+  if (initializer != Py_None) options.initializer = py::reinterpret_borrow<py::object>(initializer);
   pool_core::purge_all();
   return std::make_unique<pool>(pool_core::start(std::move(options)));
 }
@@ -140,9 +137,44 @@ std::int64_t nanoseconds(clock::time_point at) noexcept {
   return std::chrono::nanoseconds(at.time_since_epoch()).count();
 }
 
+// ---- the other methods: they hold the GIL, and are short, or release it themselves ----
+
+py::object when_idle(pool& self) { return self.when_idle(); }
+
+void close(pool& self) {
+  self.core().check_not_forked();
+  self.core().close();
+}
+
+bool join(pool& self, PyObject* argument) {
+  const std::chrono::duration<double> at_most(PyFloat_AsDouble(argument));
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  self.core().check_not_forked();
+  if (!self.core().join(std::chrono::duration_cast<std::chrono::nanoseconds>(at_most))) return false;
+  self.core().close();
+  return true;
+}
+
+std::size_t cancel_waiting(pool& self) { return self.core().engine().cancel_waiting(); }
+
+std::vector<std::string> names_of_running(pool& self) { return running_names(self.core().engine()); }
+
+bool is_on_own_thread(pool& self) { return self.core().is_on_own_thread(); }
+
+py::dict counters(pool& self) { return stats_dict(&self.core()); }
+
+void start_trace(pool& self, PyObject* argument) {
+  const std::size_t limit = PyLong_AsSize_t(argument);
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  self.core().check_not_forked();
+  self.core().start_trace(limit);
+}
+
 // By worker the (name, submitted, begin, end) of each job; the (loop, begin, end, delivered) of each
 // delivery; how many jobs were not noted. Times are nanoseconds of the monotonic clock.
-py::tuple stop_trace(pool_core& core) {
+py::tuple stop_trace(pool& self) {
+  pool_core& core = self.core();
+  core.check_not_forked();
   std::size_t lost = 0;
   py::list workers;
   for (const auto& each : core.engine().stop_trace()) {
@@ -160,96 +192,84 @@ py::tuple stop_trace(pool_core& core) {
   return py::make_tuple(workers, deliveries, lost);
 }
 
+bool is_closed(pool& self) { return self.core().engine().is_closed(); }
+bool is_initializing(pool& self) { return self.core().is_initializing(); }
+bool is_calling_back(pool& self) { return self.core().is_calling_back(); }
+unsigned workers(pool& self) { return self.core().engine().workers(); }
+std::uint64_t pending(pool& self) { return self.core().engine().stats().pending; }
+std::uint64_t running(pool& self) { return self.core().engine().stats().running; }
+
+// ---- the type ----
+
+PyTypeObject* the_type = nullptr;  // kept for ever
+
+PyMethodDef methods[] = {
+    c_method(
+        "submit", &submit<worker_pool::when_full::refuse>,
+        "submit($self, fn, /, *args, **kwargs)\n--\n\n"
+        "Submit a job; return its future at once.\n\n"
+        "The job is accepted when this returns, and starts even if the event loop is blocked from here on. "
+        "A Python\ncallable runs in a copy of the caller's context. Cancelling the future, an "
+        "asyncio.Future, while "
+        "the job waits\nwithdraws the job; while it runs, nobody waits for its end.\n\n"
+        "Raises TypeError or OverflowError for arguments that a native function does not take, PoolFull "
+        "when\n"
+        "max_pending jobs wait, PoolClosed after aclose(), PoolBroken in a forked child, and RuntimeError "
+        "where no\n"
+        "event loop runs."),
+    c_method("_submit_in_line", &submit<worker_pool::when_full::wait_in_line>,
+             "_submit_in_line($self, fn, /, *args, **kwargs)\n--\n\nSubmit a job that waits for room."),
+    {"_when_idle", &method<&when_idle>, METH_NOARGS,
+     "_when_idle($self)\n--\n\nA future of the running loop that is done when no job waits or runs."},
+    {"_close", &method<&close>, METH_NOARGS, "_close($self)\n--\n\nRefuse new jobs."},
+    {"_join", &method_of_one<&join>, METH_O,
+     "_join($self, seconds, /)\n--\n\n"
+     "After close(): wait for the threads of an idle pool to end. False on timeout."},
+    {"_cancel_waiting", &method<&cancel_waiting>, METH_NOARGS,
+     "_cancel_waiting($self)\n--\n\nCancel every job that has not started; return how many."},
+    {"_running_names", &method<&names_of_running>, METH_NOARGS,
+     "_running_names($self)\n--\n\nNames of the jobs that run."},
+    {"_is_on_own_thread", &method<&is_on_own_thread>, METH_NOARGS,
+     "_is_on_own_thread($self)\n--\n\nWhether the calling thread is one of the workers."},
+    {"_counters", &method<&counters>, METH_NOARGS, "_counters($self)\n--\n\nAll counters, by name."},
+    {"_start_trace", &method_of_one<&start_trace>, METH_O,
+     "_start_trace($self, limit, /)\n--\n\n"
+     "Note from here on what at most `limit` jobs of each worker do."},
+    {"_stop_trace", &method<&stop_trace>, METH_NOARGS,
+     "_stop_trace($self)\n--\n\n"
+     "Return what was noted: by worker the jobs, the deliveries, and how many jobs were too many."},
+    {"__reduce__", &refuse_to_reduce, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyGetSetDef properties[] = {
+    {"_is_closed", &property<&is_closed>, nullptr, "Whether new jobs are refused.", nullptr},
+    {"_is_initializing", &property<&is_initializing>, nullptr,
+     "Whether a worker has yet to call its initializer, or is inside.", nullptr},
+    {"_is_calling_back", &property<&is_calling_back>, nullptr,
+     "Whether a done callback of a native job runs.", nullptr},
+    {"workers", &property<&workers>, nullptr, "How many worker threads there are.", nullptr},
+    {"pending", &property<&pending>, nullptr, "How many jobs wait for a worker.", nullptr},
+    {"running", &property<&running>, nullptr, "How many jobs run.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+const char doc[] = "The engine behind offgil.Pool.";
+
+PyType_Slot slots[] = {{Py_tp_init, as_slot(&initialise<pool, &make_pool>)},
+                       {Py_tp_dealloc, as_slot(&deallocate<pool>)},
+                       {Py_tp_traverse, as_slot(&traverse_type)},
+                       {Py_tp_methods, methods},
+                       {Py_tp_getset, properties},
+                       {Py_tp_doc, const_cast<char*>(doc)},
+                       {0, nullptr}};
+
 }  // namespace
 
-void bind_pool(py::module_& m) {
-  static PyMethodDef submit_method = c_method(
-      "submit", &submit<worker_pool::when_full::refuse>,
-      "submit($self, fn, /, *args, **kwargs)\n--\n\n"
-      "Submit a job; return its future at once.\n\n"
-      "The job is accepted when this returns, and starts even if the event loop is blocked from here on. A "
-      "Python\ncallable runs in a copy of the caller's context. Cancelling the future, an asyncio.Future, "
-      "while "
-      "the job waits\nwithdraws the job; while it runs, nobody waits for its end.\n\n"
-      "Raises TypeError or OverflowError for arguments that a native function does not take, PoolFull when\n"
-      "max_pending jobs wait, PoolClosed after aclose(), PoolBroken in a forked child, and RuntimeError "
-      "where no\n"
-      "event loop runs.");
-  static PyMethodDef submit_in_line_method =
-      c_method("_submit_in_line", &submit<worker_pool::when_full::wait_in_line>,
-               "_submit_in_line($self, fn, /, *args, **kwargs)\n--\n\nSubmit a job that waits for room.");
+void bind_pool(py::module_& m) { the_type = add_object_type<pool>(m, "Pool", "offgil._core.Pool", slots); }
 
-  py::class_<pool> type(m, "Pool", "The engine behind offgil.Pool.");
-  type.def(py::init(&make_pool), py::kw_only(), py::arg("workers"), py::arg("name"), py::arg("max_pending"),
-           py::arg("nice"), py::arg("spin"), py::arg("delivery"), py::arg("initializer"),
-           py::arg("future_kind"));
-  add_c_method(type, submit_method);
-  add_c_method(type, submit_in_line_method);
-  // Holds the GIL: they are short, or release it themselves.
-  type.def("_when_idle", &pool::when_idle,
-           "A future of the running loop that is done when no job waits or runs.");
-  type.def(
-      "_close",
-      [](pool& self) {
-        self.core().check_not_forked();
-        self.core().close();
-      },
-      "Refuse new jobs.");
-  type.def(
-      "_join",
-      [](pool& self, double seconds) {
-        self.core().check_not_forked();
-        const std::chrono::duration<double> at_most(seconds);
-        if (!self.core().join(std::chrono::duration_cast<std::chrono::nanoseconds>(at_most))) return false;
-        self.core().close();
-        return true;
-      },
-      py::arg("seconds"), "After close(): wait for the threads of an idle pool to end. False on timeout.");
-  type.def(
-      "_cancel_waiting", [](pool& self) { return self.core().engine().cancel_waiting(); },
-      "Cancel every job that has not started; return how many.");
-  type.def(
-      "_running_names", [](pool& self) { return running_names(self.core().engine()); },
-      "Names of the jobs that run.");
-  type.def_property_readonly(
-      "_is_closed", [](pool& self) { return self.core().engine().is_closed(); },
-      "Whether new jobs are refused.");
-  type.def_property_readonly(
-      "_is_initializing", [](pool& self) { return self.core().is_initializing(); },
-      "Whether a worker has yet to call its initializer, or is inside.");
-  type.def_property_readonly(
-      "_is_calling_back", [](pool& self) { return self.core().is_calling_back(); },
-      "Whether a done callback of a native job runs.");
-  type.def(
-      "_is_on_own_thread", [](pool& self) { return self.core().is_on_own_thread(); },
-      "Whether the calling thread is one of the workers.");
-  type.def("_counters", [](pool& self) { return stats_dict(&self.core()); }, "All counters, by name.");
-  type.def(
-      "_start_trace",
-      [](pool& self, std::size_t limit) {
-        self.core().check_not_forked();
-        self.core().start_trace(limit);
-      },
-      py::arg("limit"), "Note from here on what at most `limit` jobs of each worker do.");
-  type.def(
-      "_stop_trace",
-      [](pool& self) {
-        self.core().check_not_forked();
-        return stop_trace(self.core());
-      },
-      "Return what was noted: by worker the jobs, the deliveries, and how many jobs were too many.");
-  type.def_property_readonly(
-      "workers", [](pool& self) { return self.core().engine().workers(); },
-      "How many worker threads there are.");
-  type.def_property_readonly(
-      "pending", [](pool& self) { return self.core().engine().stats().pending; },
-      "How many jobs wait for a worker.");
-  type.def_property_readonly(
-      "running", [](pool& self) { return self.core().engine().stats().running; }, "How many jobs run.");
-}
-
-std::shared_ptr<pool_core> core_of_pool(const py::object& object) {
-  return object.cast<const pool&>().shared_core();
+std::shared_ptr<pool_core> core_of_pool(PyObject* object) {
+  if (PyObject_TypeCheck(object, the_type) == 0)
+    throw py::type_error(std::string("pool must be a Pool, not ") + Py_TYPE(object)->tp_name);
+  return this_object<pool>(object).shared_core();
 }
 
 }  // namespace offgil::python

@@ -11,7 +11,7 @@ class pool_core;
 
 void bind_pool(pybind11::module_& m);
 
-// What is behind a Pool. Throws pybind11::cast_error for anything else.
-std::shared_ptr<pool_core> core_of_pool(const pybind11::object& object);
+// What is behind a Pool. Throws TypeError for anything else, and for one whose __init__ has not run.
+std::shared_ptr<pool_core> core_of_pool(PyObject* object);
 
 }  // namespace offgil::python

@@ -14,14 +14,17 @@ from offgil._pool import Pool
 
 T = TypeVar("T")
 
+#: As the extension has it, whose error would name another argument.
+_MOST_WORKERS = 32_768
+
 
 def _number_of_workers(given: int | None, argument: str, or_else: str = "") -> int:
     if given is None:
         return default_max_workers()
     if isinstance(given, bool) or not isinstance(given, int):
         raise TypeError(f"{argument} must be {or_else}an int or None, not {type(given).__name__}")
-    if given <= 0:
-        raise ValueError(f"{argument} must be greater than 0, not {given}")
+    if not 1 <= given <= _MOST_WORKERS:
+        raise ValueError(f"{argument} must be between 1 and {_MOST_WORKERS}, not {given}")
     return given
 
 
@@ -32,9 +35,9 @@ class AsyncioExecutor(ThreadPoolExecutor):
     ``asyncio.to_thread`` skip the concurrent future and its way back; on any other thread it
     returns a concurrent one. Callables run as ``run_in_executor`` runs them, in no copied context.
 
-    ``pool_or_workers`` is the number of threads, by default as many as the standard executor has,
-    or a `Pool` to run on, which goes on when this is shut down; `shutdown` then waits for
-    concurrent futures only, not for those of the loop.
+    ``pool_or_workers`` is the number of threads, by default as many as the standard executor has
+    and at most 32 768, or a `Pool` to run on, which goes on when this is shut down; `shutdown` then
+    waits for concurrent futures only, not for those of the loop.
     """
 
     _made = itertools.count()
@@ -49,16 +52,12 @@ class AsyncioExecutor(ThreadPoolExecutor):
     def _make(
         self, pool: Pool | None, workers: int, loop: asyncio.AbstractEventLoop | None
     ) -> None:
-        self._max_workers = workers
-        self._thread_name_prefix = f"AsyncioExecutor-{next(self._made)}"
+        name = f"AsyncioExecutor-{next(self._made)}"
         _core.Executor.__init__(
-            self,
-            workers=workers,
-            name=self._thread_name_prefix,
-            serves_loop=True,
-            pool=pool,
-            loop=loop,
+            self, workers=workers, name=name, serves_loop=True, pool=pool, loop=loop
         )
+        self._max_workers = workers
+        self._thread_name_prefix = name
 
     @classmethod
     def _for(cls, loop: asyncio.AbstractEventLoop, workers: int) -> AsyncioExecutor:
@@ -81,8 +80,8 @@ def install(
 
     That is all a program needs to change to have them faster, also inside of libraries. Nothing is
     patched: the loop gets an `AsyncioExecutor` as its default executor, which it shuts down as it
-    does with its own. ``workers`` is the number of threads, by default as many as the standard
-    executor has.
+    does with its own. ``workers`` is the number of threads, at most 32 768, by default as
+    many as the standard executor has.
 
         async def main():
             offgil.install()

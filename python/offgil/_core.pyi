@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar, final
 
+from typing_extensions import disjoint_base
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -42,6 +44,7 @@ class NativeFunction:
     def __new__(cls, capsule: object, defaults: tuple[object, ...] = ()) -> NativeFunction: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
+@disjoint_base
 class Pool:
     """The engine behind offgil.Pool."""
 
@@ -65,7 +68,7 @@ class Pool:
     ) -> asyncio.Future[_T]: ...
     def _when_idle(self) -> asyncio.Future[None]: ...
     def _close(self) -> None: ...
-    def _join(self, seconds: float) -> bool: ...
+    def _join(self, seconds: float, /) -> bool: ...
     @property
     def _is_closed(self) -> bool: ...
     @property
@@ -75,7 +78,7 @@ class Pool:
     def _cancel_waiting(self) -> int: ...
     def _running_names(self) -> list[str]: ...
     def _is_on_own_thread(self) -> bool: ...
-    def _start_trace(self, limit: int) -> None: ...
+    def _start_trace(self, limit: int, /) -> None: ...
     def _stop_trace(
         self,
     ) -> tuple[list[list[tuple[str, int, int, int]]], list[tuple[int, int, int, int]], int]: ...
@@ -91,14 +94,15 @@ class Pool:
 class Future(concurrent.futures.Future[_T]):
     """The future of a job: a concurrent.futures.Future whose cancel() withdraws the job."""
 
+@disjoint_base
 class Executor:
     """The engine behind offgil.ThreadPoolExecutor."""
 
     def __init__(
         self,
         *,
-        workers: int | None,
-        name: str,
+        workers: int | None = None,
+        name: str = "",
         initializer: Callable[[], object] | None = None,
         max_pending: int | None = None,
         on_full: str = "block",
@@ -112,7 +116,7 @@ class Executor:
     def _submit_concurrent(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> concurrent.futures.Future[_T]: ...
-    def _shut_down(self, wait: bool, cancel_futures: bool) -> None: ...
+    def _shut_down(self, wait: object, cancel_futures: object, /) -> None: ...
     def _counters(self) -> dict[str, Any]: ...
 
 def usable_cpu_count() -> int:

@@ -6,7 +6,6 @@ import concurrent.futures
 import itertools
 import os
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -45,9 +44,10 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
     Native functions (`NativeFunction`) run without the GIL; other callables with it, which is taken
     once for a run of short ones. Futures are `concurrent.futures.Future` objects.
 
-    Threads start together, with the first job. They are called ``<thread_name_prefix>_<n>`` and
-    call ``initializer(*initargs)`` first; when that raises, waiting jobs and later submits raise
-    `PoolBroken`, a `concurrent.futures.thread.BrokenThreadPool`.
+    Threads, at most 32 768, start together, with the first job. They are called
+    ``<thread_name_prefix>_<n>`` and call ``initializer(*initargs)`` first; when that raises,
+    waiting jobs and later submits raise `PoolBroken`, a
+    `concurrent.futures.thread.BrokenThreadPool`.
 
     ``max_pending`` bounds the jobs that wait for a worker. In a full executor `submit` blocks, with
     the GIL released, if ``on_full`` is ``"block"``; if it is ``"raise"``, or on a thread that runs
@@ -75,15 +75,16 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
             max_workers = default_max_workers()
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._max_workers = max_workers
-        self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(self._made)}"
+        name = thread_name_prefix or f"ThreadPoolExecutor-{next(self._made)}"
         super().__init__(
             workers=max_workers,
-            name=self._thread_name_prefix,
+            name=name,
             initializer=initializer_call(initializer, initargs),
             max_pending=max_pending,
             on_full=on_full,
         )
+        self._max_workers = max_workers
+        self._thread_name_prefix = name
 
     if TYPE_CHECKING:
         # A C method of the base: wrapping it would cost more than the rest of submit.
@@ -114,7 +115,9 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
         All jobs are submitted at once, or only ``buffersize`` of them ahead of the iterator.
         ``timeout`` is in seconds from this call: TimeoutError from the iterator. Leaving the
         iterator, by an exception or otherwise, cancels the jobs that have not started.
-        ``chunksize`` is there for compatibility and has no effect.
+        ``chunksize`` is there for compatibility and has no effect. The iterator keeps the executor
+        while there is more to submit. Where that is refused, as after `shutdown`, the error is
+        raised behind the results of the jobs that were accepted.
         """
         if buffersize is not None:
             if not isinstance(buffersize, int):
@@ -127,8 +130,7 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
             self._submit_for_map(fn, *arguments)
             for arguments in itertools.islice(calls, buffersize)
         )
-        # Nothing but unfinished jobs may keep an executor that its owner has dropped.
-        ahead = _Ahead(weakref.ref(self), fn, calls) if buffersize is not None else None
+        ahead = _Ahead(self, fn, calls) if buffersize is not None else None
         return _results(first, ahead, deadline)
 
     def _submit_for_map(
@@ -144,7 +146,7 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
         is lost: accepted jobs end, also at the interpreter's exit. May be called again. Raises
         RuntimeError, and changes nothing, if it would wait for the job that calls it.
         """
-        self._shut_down(wait=wait, cancel_futures=cancel_futures)
+        self._shut_down(wait, cancel_futures)
 
     def stats(self) -> PoolStats:
         """Return a consistent picture of all counters; of the pool's for `Pool.executor`."""
@@ -155,30 +157,43 @@ class PoolExecutor(ThreadPoolExecutor):
     """An executor on the engine of a `Pool`, which goes on when this is shut down."""
 
     def __init__(self, pool: Pool, name: str) -> None:
+        _core.Executor.__init__(self, pool=pool)
         self._max_workers = pool.workers
         self._thread_name_prefix = name
-        _core.Executor.__init__(self, workers=None, name=name, pool=pool)
 
 
 class _Ahead:
-    """Submits one more job of a `map` for each result that is taken."""
+    """Submits one more job of a `map` for each result that is taken.
+
+    Keeps the executor until there is no more to submit: its owner may have dropped it.
+    """
 
     def __init__(
         self,
-        executor: weakref.ref[ThreadPoolExecutor],
+        executor: ThreadPoolExecutor,
         fn: Callable[..., Any],
         calls: Iterator[tuple[Any, ...]],
     ) -> None:
-        self._executor = executor
-        self._fn = fn
+        self._submit: Callable[..., concurrent.futures.Future[Any]] | None
+        self._submit = partial(executor._submit_for_map, fn)
         self._calls = calls
 
     def submit_to(self, futures: deque[concurrent.futures.Future[Any]]) -> None:
-        executor = self._executor()
-        if executor is None:
+        if self._submit is None:
             return
-        for arguments in itertools.islice(self._calls, 1):
-            futures.append(executor._submit_for_map(self._fn, *arguments))
+        try:
+            for arguments in itertools.islice(self._calls, 1):
+                futures.append(self._submit(*arguments))
+                return
+        except Exception as error:
+            futures.append(_failed(error))
+        self._submit = None
+
+
+def _failed(error: Exception) -> concurrent.futures.Future[Any]:
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future.set_exception(error)
+    return future
 
 
 def _results(

@@ -42,9 +42,9 @@ class Pool(_core.Pool):
     """A pool of C++ worker threads whose jobs asyncio code awaits.
 
     ``workers`` threads run native functions (`NativeFunction`) without the GIL, and any other
-    Python callable with it; the default is the number of CPUs that this process may use. The
-    threads are called ``<name>-<n>``. One pool serves any number of event loops and threads at
-    once.
+    Python callable with it: at most 32 768, by default as many as the CPUs that this process may
+    use. The threads are called ``<name>-<n>``. One pool serves any number of event loops and
+    threads at once.
 
     ``max_pending`` bounds the jobs that wait for a worker: `submit` then raises `PoolFull`, `run`
     waits. ``nice`` is added to the threads' niceness; for native functions: with Python callables, a
@@ -66,6 +66,9 @@ class Pool(_core.Pool):
     # Which kind of future `submit` makes. Private: the second one is how the tests know what is
     # right.
     _future_kind: ClassVar[Literal["inline", "plain"]] = "inline"
+
+    _name: str | None = None  # until it is made
+    _executor: PoolExecutor | None = None
 
     def __init__(
         self,
@@ -90,13 +93,12 @@ class Pool(_core.Pool):
             future_kind=self._future_kind,
         )
         self._name = name
-        self._executor: PoolExecutor | None = None
 
     @property
     def executor(self) -> ThreadPoolExecutor:
         """A `ThreadPoolExecutor` on this pool's threads; its `shutdown` ends only itself."""
         if self._executor is None:
-            self._executor = PoolExecutor(self, self._name)
+            self._executor = PoolExecutor(self, self._name or "offgil")
         return self._executor
 
     if TYPE_CHECKING:
@@ -237,6 +239,8 @@ class Pool(_core.Pool):
         await self.aclose()
 
     def __repr__(self) -> str:
+        if self._name is None:
+            return f"<{type(self).__qualname__} whose __init__() has not run, or has failed>"
         stats: dict[str, Any] = self._counters()
         return (
             f"<{type(self).__qualname__} {self._name!r}{' closed' if self._is_closed else ''} "

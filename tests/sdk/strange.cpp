@@ -11,9 +11,11 @@
 #include <numeric>
 #include <offgil/sdk.hpp>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <variant>
 #include <vector>
 
 namespace py = pybind11;
@@ -99,6 +101,15 @@ PYBIND11_MODULE(strange, m) {
   offgil::def(m, "take", &take, py::arg("it"));
   offgil::def(m, "try_luck", &try_luck, py::arg("how"));
   offgil::def(m, "throw_registered", &throw_registered);
+  offgil::def(m, "text", [](std::string text) { return text; }, py::arg("text"));
+  offgil::def(m, "wide", [](const std::u16string& text) { return text; }, py::arg("text"));
+  offgil::def(m, "letter", [](char letter) { return letter; }, py::arg("letter"));
+  offgil::def(
+      m, "texts", [](std::vector<std::vector<std::string>> texts) { return texts; }, py::arg("texts"));
+  offgil::def(m, "words", [](std::set<std::string> words) { return words; }, py::arg("words"));
+  offgil::def(m, "either", [](std::variant<int, std::string> x) { return x; }, py::arg("x"));
+  offgil::def(m, "maybe_text", [](std::optional<std::string> text) { return text; }, py::arg("text"));
+  offgil::def(m, "letters", [](std::vector<char> letters) { return letters; }, py::arg("letters"));
   offgil::def(m, "twice", [](int x) { return 2 * x; }, "Return twice x.", py::arg("x"));
   offgil::def(m, "thrice", [](int x) noexcept { return 3 * x; });
   offgil::def(m, "keyword", [](int x) { return x; }, py::arg("lambda"));

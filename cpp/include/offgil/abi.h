@@ -70,17 +70,19 @@ typedef struct offgil_function {
   void (*release)(struct offgil_function* self); /* GIL held; null for static storage */
 
   uint64_t flags;
+  /* Texts are UTF-8. */
   const char* module; /* `__module__`: where the function can be imported from */
   const char* name;
   const char* signature; /* as Python writes it: "(n: int, seconds: float = 0.5) -> int"; may be null */
   const char* doc;       /* may be null */
   void* context;         /* passed to each of the four below */
 
-  size_t job_size; /* bytes a job takes */
+  size_t job_size; /* bytes a job takes; with its alignment, a power of two, PTRDIFF_MAX at most */
   size_t job_alignment;
 
   /* Vectorcall's convention: nargs positional arguments, then the values named by the tuple `kwnames` (may be
-   * null). 0, or -1 with a Python exception set and nothing constructed. */
+   * null). 0, or -1 with a Python exception set and nothing constructed. As with `finish`, an exception
+   * beside a result, or neither, makes the call a SystemError. */
   int (*prepare)(void* context, void* job, struct _object* const* args, size_t nargs,
                  struct _object* kwnames);
   /* 0, or -1 with `error` filled. Must not throw. */

@@ -25,6 +25,7 @@
 
 #include "offgil/abi.h"
 #include "offgil/gil_free.hpp"
+#include "offgil/text_error.hpp"
 
 namespace offgil {
 // Hidden, as pybind11 is: types that hold its types cannot be seen further than they.
@@ -47,11 +48,13 @@ template <class T>
 struct value {
   static constexpr auto expected() { return py::detail::make_caster<T>::name; }
 
-  static conversion load(PyObject* from, void* to) {
+  static conversion load(PyObject* from, void* to) try {
     py::detail::make_caster<T> caster;
     if (!caster.load(from, true)) return conversion::wrong_type;
     ::new (to) T(py::detail::cast_op<T&&>(std::move(caster)));
     return conversion::done;
+  } catch (const py::cast_error&) {
+    return conversion::wrong_type;  // which some casters say like this, as of None for a value
   }
 
   static PyObject* cast(T&& from) { return py::cast(std::move(from)).release().ptr(); }
@@ -213,12 +216,24 @@ class parameter_list {
   }
 
   [[noreturn]] void refuse(std::size_t i, conversion why, std::string_view expected, PyObject* given) const {
-    const std::string argument = function_ + "() argument " + described(i);
+    const std::string argument = named(i);
     if (why == conversion::out_of_range) {
       PyErr_Format(PyExc_OverflowError, "%s is out of the range of its C++ type", argument.c_str());
       throw py::error_already_set();
     }
     throw py::type_error(argument + " must be " + std::string(expected) + ", not " + Py_TYPE(given)->tp_name);
+  }
+
+  // The same where a text cannot be converted, for this reason.
+  [[noreturn]] void refuse_text(std::size_t i, const py::object& why) const {
+    if (!py::isinstance(why, PyExc_UnicodeEncodeError)) refuse_value(i, py::str(why).cast<std::string>());
+    why.attr("reason") = py::str("{}, in {}").format(why.attr("reason"), named(i));
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(why.ptr())), why.ptr());
+    throw py::error_already_set();
+  }
+
+  [[noreturn]] void refuse_value(std::size_t i, const std::string& why) const {
+    throw py::value_error(named(i) + ": " + why);
   }
 
   const std::string& function() const noexcept { return function_; }
@@ -244,20 +259,30 @@ class parameter_list {
   }
 
  private:
+  std::string named(std::size_t i) const { return function_ + "() argument " + described(i); }
+
   std::string described(std::size_t i) const {
     return "'" + parameters_[i].name + "' (position " + std::to_string(i + 1) + ")";
   }
 
   void bind_keywords(PyObject** bound, PyObject* const* values, PyObject* kwnames) const {
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(kwnames); ++k) {
-      const auto name = py::reinterpret_borrow<py::str>(PyTuple_GET_ITEM(kwnames, k)).cast<std::string>();
-      const auto known = std::find_if(parameters_.begin(), parameters_.end(),
-                                      [&](const parameter& each) { return named_ && each.name == name; });
-      if (known == parameters_.end())
-        throw py::type_error(function_ + "() got an unexpected keyword argument '" + name + "'");
+      PyObject* const given = PyTuple_GET_ITEM(kwnames, k);  // any text, which need not be UTF-8
+      Py_ssize_t size = 0;
+      const char* const text = PyUnicode_AsUTF8AndSize(given, &size);
+      PyErr_Clear();
+      const std::string_view name(text != nullptr ? text : "", static_cast<std::size_t>(size));
+      const auto known = std::find_if(parameters_.begin(), parameters_.end(), [&](const parameter& each) {
+        return named_ && text != nullptr && each.name == name;
+      });
+      if (known == parameters_.end()) {
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", function_.c_str(),
+                     given);
+        throw py::error_already_set();
+      }
       PyObject*& slot = bound[known - parameters_.begin()];
       if (slot != nullptr)
-        throw py::type_error(function_ + "() got multiple values for argument '" + name + "'");
+        throw py::type_error(function_ + "() got multiple values for argument '" + known->name + "'");
       slot = values[k];
     }
   }
@@ -425,10 +450,19 @@ class function {
         if (constructed) std::launder(reinterpret_cast<T*>(bytes.data()))->~T();
       }
     } made;
-    const conversion outcome = value<T>::load(given, made.bytes.data());
+    const conversion outcome = load_into<T>(i, made.bytes.data(), given);
+    if (outcome == conversion::wrong_type)
+      if (const auto why = text_error<T>::in(given)) parameters_.refuse_text(i, why);
     if (outcome != conversion::done) parameters_.refuse(i, outcome, type_name<T, direction::in>(), given);
     made.constructed = true;
     return std::move(*std::launder(reinterpret_cast<T*>(made.bytes.data())));
+  }
+
+  template <class T>
+  conversion load_into(std::size_t i, void* memory, PyObject* given) const try {
+    return value<T>::load(given, memory);
+  } catch (const py::value_error& e) {  // as of a text that is to be one character
+    parameters_.refuse_value(i, e.what());
   }
 
   static int run(void* context, void* memory, const offgil_host*, offgil_error* error) {
