@@ -8,7 +8,7 @@ import re
 import pytest
 from support import run_script
 
-from offgil.demo import render
+from offgil.demo import first_article, render
 from offgil.demo.first_article import FirstArticle, Row
 from offgil.demo.second_article import (
     BOTH_HOLD,
@@ -94,6 +94,17 @@ def test_the_order_matters_where_it_was_seen_to(one: float, other: float, told: 
         text = " ".join(drawn(render.second_article, result, 100).split())
         assert ("which starts first" in text) == told
         assert "two jobs on offgil took 1.02" in text.lower()
+
+
+def test_the_articles_guarded_function_runs_on_our_pool() -> None:
+    """The one that releases the GIL in its body, unchanged, gives what it gives on an executor."""
+    steps: list[str] = []
+    result = first_article.measure(0.01, steps.append)
+    assert result.correct
+    assert len(steps) == first_article.STEPS
+    labels = [row.label for row in result.rows]
+    assert labels[-2:] == ["offgil.Pool, scoped guard", "offgil.Pool"]
+    assert "ThreadPoolExecutor, scoped guard" in labels
 
 
 @pytest.mark.slow

@@ -17,7 +17,10 @@ from support import LIMIT, check_balance, check_script
 import offgil
 from offgil import examples as ex
 
-NATIVES = [ex.echo, ex.fibonacci, ex.expensive, ex.spin, ex.sleep, ex.fail, ex.gil_held]
+NATIVES = [
+    *(ex.echo, ex.fibonacci, ex.expensive, ex.expensive_guarded, ex.spin, ex.sleep, ex.fail),
+    ex.gil_held,
+]
 IDS = [f.__name__ for f in NATIVES]
 
 # --------------------------------------------------------------------------------------------------
@@ -44,6 +47,7 @@ def test_it_describes_itself(fn: Any) -> None:
         (ex.echo, ["x"]),
         (ex.fibonacci, ["n"]),
         (ex.expensive, ["n", "seconds"]),
+        (ex.expensive_guarded, ["n", "seconds"]),
         (ex.spin, ["microseconds"]),
         (ex.sleep, ["seconds"]),
         (ex.fail, ["kind"]),

@@ -131,7 +131,14 @@ def test_the_package_is_typed() -> None:
 def test_the_headers_are_shipped() -> None:
     """The folder that get_include names has every public header, and nothing else."""
     shipped = {str(path) for path in Path(offgil.get_include()).rglob("*")}
-    names = ("abi.h", "gil_free.hpp", "gil_release.hpp", "sdk.hpp", "text_error.hpp")
+    names = (
+        "abi.h",
+        "gil_free.hpp",
+        "gil_release.hpp",
+        "native_body.hpp",
+        "sdk.hpp",
+        "text_error.hpp",
+    )
     folder = Path(offgil.get_include(), "offgil")
     assert shipped == {str(folder), *(str(folder / name) for name in names)}
 

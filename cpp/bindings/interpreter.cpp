@@ -66,6 +66,7 @@ lane_gate& gil_lane::the_gate() {
 void gil_lane::enter(unsigned worker) noexcept {
   if (this_thread.state != nullptr) {
     PyEval_RestoreThread(this_thread.state);
+    PyErr_Clear();  // a native body that took the GIL may have left an exception set
   } else {
     PyGILState_Ensure();  // makes the state, and counts; never undone by its counterpart: see retire()
     this_thread.state = PyThreadState_Get();

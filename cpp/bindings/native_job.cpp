@@ -1,6 +1,8 @@
 // native_job.cpp - jobs that run a plugin's function.
 #include "native_job.hpp"
 
+#include <atomic>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -12,7 +14,15 @@
 namespace offgil::python {
 namespace {
 
-constexpr offgil_host the_host{.struct_size = sizeof(offgil_host), .reserved = 0};
+thread_local std::atomic<std::uint64_t>* acquisitions_of_this_thread = nullptr;
+
+void count_acquisition(const offgil_host*) noexcept {
+  if (acquisitions_of_this_thread != nullptr)
+    acquisitions_of_this_thread->fetch_add(1, std::memory_order_relaxed);
+}
+
+constexpr offgil_host the_host{
+    .struct_size = sizeof(offgil_host), .reserved = 0, .gil_acquired = &count_acquisition};
 
 // The storage of a job that lies elsewhere.
 void*& elsewhere(bridge_job& j) noexcept { return *std::launder(reinterpret_cast<void**>(j.storage.data())); }
@@ -77,6 +87,10 @@ void set_system_error(const char* function, const char* broken_rule) noexcept {
 }
 
 }  // namespace
+
+void count_acquisitions_in(std::atomic<std::uint64_t>& acquisitions) noexcept {
+  acquisitions_of_this_thread = &acquisitions;
+}
 
 bool native_kind::is_stored_inline() const noexcept {
   return abi_.job_size <= bridge_job::storage_size && abi_.job_alignment <= bridge_job::storage_alignment;

@@ -1,10 +1,17 @@
 // native_job.hpp - jobs that run a plugin's function.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+
 #include "bridge_job.hpp"
 #include "offgil/abi.h"
 
 namespace offgil::python {
+
+// For a thread of a pool, before its first job: where to count how often the bodies that it runs take the
+// GIL. The counter outlives the thread.
+void count_acquisitions_in(std::atomic<std::uint64_t>& acquisitions) noexcept;
 
 // All jobs of one native function. The job of the ABI lies in bridge_job::storage when it fits there,
 // otherwise in memory of its own that the storage points to.

@@ -51,6 +51,7 @@ pool_core::pool_core(const options& with)
       initializers_to_end_(with.initializer ? with.engine.workers : 0),
       has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
+  engine.on_thread_start = [this] { count_acquisitions_in(gil_acquisitions_); };
   if (initializer_) {
     engine.start_in = &lane_;
     engine.on_start = [this] { run_initializer(); };

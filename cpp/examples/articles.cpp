@@ -1,7 +1,9 @@
-// articles.cpp - the articles' functions in plain pybind11: the same work, the GIL treated in turn each way.
+// articles.cpp - the articles' functions in plain pybind11: the same work, the GIL treated in turn each way;
+// and the one that releases it in its body as a native function too.
 #include "articles.hpp"
 
 #include <offgil/gil_release.hpp>
+#include <offgil/sdk.hpp>
 
 #include "compute.hpp"
 
@@ -62,6 +64,9 @@ void bind_first_article(py::module_& m) {
   // GIL: held for the sum, released for the sleep.
   m.def("expensive_scoped_guard", &expensive_scoped_guard, py::arg("n"), py::arg("seconds"),
         "Sum 0..n-1 holding the GIL, then sleep with it released, by py::gil_scoped_release.");
+  // GIL: not held; to release it has no effect. The same function: nothing but `m.def` has changed.
+  offgil::def(m, "expensive_guarded", &expensive_scoped_guard, py::arg("n"), py::arg("seconds"),
+              "expensive_scoped_guard as a native function: sum 0..n-1, then sleep, both without the GIL.");
 }
 
 void bind_second_article(py::module_& m) {

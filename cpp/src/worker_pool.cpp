@@ -61,6 +61,7 @@ worker_pool::worker_pool(options with)
       max_pending_(with.max_pending),
       // Spinning workers on a CPU that somebody else needs only steal from him.
       spin_(with.workers > usable_cpu_count() ? std::chrono::nanoseconds{0} : with.spin),
+      on_thread_start_(std::move(with.on_thread_start)),
       start_in_(with.start_in),
       on_start_(std::move(with.on_start)),
       waiters_(with.workers),
@@ -74,6 +75,7 @@ worker_pool::~worker_pool() { close(); }
 
 void worker_pool::on_thread_start(unsigned index) noexcept {
   this_worker = workers_[index].get();
+  if (on_thread_start_) on_thread_start_();
   if (!on_start_) return;
   this_worker->enter(start_in_);
   on_start_();

@@ -46,13 +46,14 @@ class worker_pool final : private io_threads::guest {
  public:
   struct options {
     unsigned workers = usable_cpu_count();
-    std::string name = "offgil";       // threads are called <name>-<n>
-    char name_separator = '-';         // or otherwise
-    std::size_t max_pending = 0;       // jobs that may wait; 0: any number
-    int nice = 0;                      // added to the threads' niceness
-    std::chrono::nanoseconds spin{0};  // how long an idle worker looks for work before it parks
-    lane* start_in = nullptr;          // where each worker calls on_start before its first job
-    std::function<void()> on_start;    // must not throw
+    std::string name = "offgil";            // threads are called <name>-<n>
+    char name_separator = '-';              // or otherwise
+    std::size_t max_pending = 0;            // jobs that may wait; 0: any number
+    int nice = 0;                           // added to the threads' niceness
+    std::chrono::nanoseconds spin{0};       // how long an idle worker looks for work before it parks
+    std::function<void()> on_thread_start;  // called on each thread first; must not throw
+    lane* start_in = nullptr;               // where each worker calls on_start before its first job
+    std::function<void()> on_start;         // must not throw
   };
 
   // Starts all threads or none. Throws std::system_error when one cannot start.
@@ -180,6 +181,7 @@ class worker_pool final : private io_threads::guest {
   const std::string name_;
   const std::size_t max_pending_;
   const std::chrono::nanoseconds spin_;
+  const std::function<void()> on_thread_start_;
   lane* const start_in_;
   const std::function<void()> on_start_;
   const process_generation born_in_;

@@ -62,15 +62,21 @@ TEST(worker_pool_start, has_each_worker_called_in_its_lane_before_its_first_job)
     bool leave() noexcept override { return --inside != 0; }
     void retire() noexcept override {}
   } each_in;
+  std::atomic<int> begun{0};
   std::atomic<int> started{0};
+  thread_local bool has_begun = false;
   thread_local bool is_started = false;
   consumer back;
   kind_of ask([](test_job&) { return is_started; });
   std::vector<test_job> jobs(100);
   auto options = with_workers(3);
+  options.on_thread_start = [&] {
+    ++begun;
+    has_begun = true;
+  };
   options.start_in = &each_in;
   options.on_start = [&] {
-    started += each_in.inside > 0 ? 1 : 0;
+    started += has_begun && each_in.inside > 0 ? 1 : 0;
     is_started = true;
   };
   worker_pool pool(options);
@@ -79,6 +85,20 @@ TEST(worker_pool_start, has_each_worker_called_in_its_lane_before_its_first_job)
   EXPECT_EQ(pool.stats().completed, jobs.size());
   EXPECT_TRUE(testing::eventually([&] { return started == 3 && each_in.inside == 0; }));
   EXPECT_EQ(each_in.numbers, 0b111U);
+  EXPECT_EQ(begun, 3);
+}
+
+TEST(worker_pool_start, has_each_thread_called_before_its_first_job_also_without_a_lane) {
+  thread_local bool has_begun = false;
+  consumer back;
+  kind_of ask([](test_job&) { return has_begun; });
+  std::vector<test_job> jobs(100);
+  auto options = with_workers(3);
+  options.on_thread_start = [] { has_begun = true; };
+  worker_pool pool(options);
+  for (test_job& j : jobs) pool.submit(j.prepare(ask, back.queue));
+  ASSERT_TRUE(back.receive(jobs.size()));
+  EXPECT_EQ(pool.stats().completed, jobs.size());
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 #define OFFGIL_ABI_MAJOR 1
-#define OFFGIL_ABI_MINOR 0
+#define OFFGIL_ABI_MINOR 1
 #define OFFGIL_FUNCTION_CAPSULE "offgil.function"
 
 /* The same type as Python's PyObject, which this header need not know. */
@@ -60,6 +60,9 @@ typedef struct offgil_error {
 typedef struct offgil_host {
   uint32_t struct_size;
   uint32_t reserved; /* zero */
+  /* Since 1.1: for a `run` that has taken the GIL, once for each time, on the thread that runs. Counts it in
+   * the pool's figures. */
+  void (*gil_acquired)(const struct offgil_host* host);
 } offgil_host;
 
 typedef struct offgil_function {

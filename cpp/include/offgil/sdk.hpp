@@ -25,6 +25,8 @@
 
 #include "offgil/abi.h"
 #include "offgil/gil_free.hpp"
+#include "offgil/gil_release.hpp"
+#include "offgil/native_body.hpp"
 #include "offgil/text_error.hpp"
 
 namespace offgil {
@@ -465,7 +467,8 @@ class function {
     parameters_.refuse_value(i, e.what());
   }
 
-  static int run(void* context, void* memory, const offgil_host*, offgil_error* error) {
+  static int run(void* context, void* memory, const offgil_host* host, offgil_error* error) {
+    const native_body mark(*host);
     auto& frame = *static_cast<job*>(memory);
     const pointer body = static_cast<const function*>(context)->body_;
     try {
@@ -493,7 +496,12 @@ class function {
     return nullptr;
   }
 
-  static void destroy(void*, void* memory) noexcept { static_cast<job*>(memory)->~job(); }
+  static void destroy(void*, void* memory) noexcept {
+    if constexpr (!std::is_trivially_destructible_v<job>) {
+      const native_body mark(no_host);  // an argument's destructor may release the GIL as well
+      static_cast<job*>(memory)->~job();
+    }
+  }
 
   offgil_function abi_{};
   std::string module_;
@@ -506,16 +514,38 @@ class function {
 template <class T>
 concept documentation = std::convertible_to<const T&, const char*>;
 
-// What may stand behind the function in def(): its documentation and its parameters' names.
+// Guards that mean nothing to a native function, which runs without the GIL anyway.
+template <class T>
+inline constexpr bool only_releases_gil = false;
+template <>
+inline constexpr bool only_releases_gil<py::gil_scoped_release> = true;
+template <>
+inline constexpr bool only_releases_gil<gil_release> = true;
+
+template <class T>
+inline constexpr bool any_call_guard = false;
+template <class... Guards>
+inline constexpr bool any_call_guard<py::call_guard<Guards...>> = true;
+template <class T>
+inline constexpr bool releasing_call_guard = false;
+template <class... Guards>
+inline constexpr bool releasing_call_guard<py::call_guard<Guards...>> = (only_releases_gil<Guards> && ...);
+
+// What may stand behind the function in def(): its documentation, its parameters' names, and a py::call_guard
+// that releases the GIL, as behind pybind11's.
 struct description {
   std::string doc;
   std::vector<parameter> parameters;
 
   template <class Extra>
   void add(const Extra& extra) {
-    static_assert(documentation<Extra> || std::derived_from<Extra, py::arg>,
-                  "offgil::def: behind the function may stand its documentation, and py::arg for each "
-                  "parameter. It needs no py::call_guard: a native function always runs without the GIL.");
+    static_assert(documentation<Extra> || std::derived_from<Extra, py::arg> || any_call_guard<Extra>,
+                  "offgil::def: behind the function may stand its documentation, py::arg for each parameter, "
+                  "and a py::call_guard that releases the GIL.");
+    static_assert(!any_call_guard<Extra> || releasing_call_guard<Extra>,
+                  "offgil::def: this py::call_guard does not just release the GIL, without which a native "
+                  "function runs. Move it into the function: behind a py::gil_scoped_acquire, if it needs "
+                  "the GIL.");
     if constexpr (documentation<Extra>)
       doc = extra;
     else if constexpr (std::derived_from<Extra, py::arg_v>)
@@ -547,6 +577,7 @@ void def(pybind11::module_& m, const char* name, R (*body)(Args...), const Extra
     return (sdk::check_parameter<I + 1, Args>::ok && ...);
   }(std::index_sequence_for<Args...>()) && sdk::check_result<R>::ok;
 
+  sdk::release_guard::learn();
   sdk::description described;
   (described.add(extra), ...);
   const bool named = !described.parameters.empty();
