@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "errors.hpp"
+#include "native_job.hpp"
 #include "running_loop.hpp"
 
 namespace offgil::python {
