@@ -50,7 +50,7 @@ class PoolStats:
     dropped: int
     """Jobs whose event loop was gone when they came back."""
     gil_acquisitions: int
-    """Times a thread of the pool took the GIL; native jobs by the eventfd channel need none."""
+    """Times a thread of the pool took the GIL; native jobs by eventfd need none of their own."""
     wakeups: int
     """Times a worker woke an event loop or the callback channel's thread."""
     batches: int

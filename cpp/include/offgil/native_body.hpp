@@ -22,7 +22,7 @@ namespace [[gnu::visibility("hidden")]] sdk {
 // - To release the GIL (pybind11::gil_scoped_release, Py_BEGIN_ALLOW_THREADS) has no effect where the thread
 //   does not hold it. It would end the process.
 // - Each taking of it (pybind11::gil_scoped_acquire, PyGILState_Ensure, the end of a release) is reported to
-// the host.
+//   the host.
 // - A thread that wants it while Python finalizes hangs, as with gil_release.
 //
 // Elsewhere nothing changes: a plain pybind11 function of the module runs as ever.
@@ -124,7 +124,8 @@ class release_guard {
 //
 // They have the names of Python's, which are found when the module is loaded; what the module has itself the
 // linker prefers, any linker, without an option that one might forget. They are hidden, so that no other
-// module finds them. Not in an executable: one that contains Python would hide it from all its modules.
+// module finds them. Not in an executable, where one that contains Python would hide it from all its modules:
+// there a release without the GIL ends the process, as ever.
 #if defined(__ELF__) && defined(__PIC__) && !defined(__PIE__)
 
 #define OFFGIL_IN_PLACE_OF(function) __asm__(function) __attribute__((visibility("hidden"), weak, used))
