@@ -152,7 +152,9 @@ EVERY_ERROR = """
                     it = make()
                     await try_all(name, getattr(it, name))
         pool = offgil.Pool(1)
-        for future in (pool.submit(abs, 1), pool.executor.submit(abs, 1)):
+        futures = pool.submit(abs, 1), pool.executor.submit(abs, 1)
+        assert await futures[0] == futures[1].result(10) == 1
+        for future in futures:
             for name in dir(future):
                 if is_public(future, name):
                     await try_all(name, getattr(future, name))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from executors import Box, Kind, both_sorts, hold
-from support import LIMIT, Gate, block_until
+from support import LIMIT, Gate, block_until, os_threads
 
 import offgil
 from offgil import examples as ex
@@ -131,6 +131,15 @@ def test_map_after_shutdown(executor: Any) -> None:
 
 
 @pytest.fixture
+def dropped_executors_end() -> Iterator[None]:
+    """Wait until the threads of those that a test has dropped are gone."""
+    before = os_threads()
+    yield
+    gc.collect()
+    block_until(lambda: os_threads() == before)
+
+
+@pytest.fixture
 def buffering(kind: Kind, make_executor: Callable[..., Any]) -> Any:
     """An executor whose map has buffersize: ours everywhere, the standard one from 3.14 on."""
     if not kind.ours and sys.version_info < (3, 14):
@@ -190,6 +199,7 @@ def test_a_shutdown_ends_a_buffered_map(buffering: Any) -> None:
         list(results)
 
 
+@pytest.mark.usefixtures("dropped_executors_end")
 @both_sorts
 def test_a_buffered_map_keeps_its_executor(only_ours: Kind, echo: Callable[[int], int]) -> None:
     """The executor that nobody else has was collected, and the results behind the buffer were lost.
@@ -204,6 +214,7 @@ def test_a_buffered_map_keeps_its_executor(only_ours: Kind, echo: Callable[[int]
         assert next(results) == i
 
 
+@pytest.mark.usefixtures("dropped_executors_end")
 @pytest.mark.parametrize("how", ["all submitted", "closed", "dropped"])
 def test_a_buffered_map_lets_its_executor_go(only_ours: Kind, how: str) -> None:
     """Once it submits no more."""
@@ -236,6 +247,7 @@ def test_a_refusal_comes_behind_what_was_accepted(only_ours: Kind) -> None:
     assert list(results) == []
 
 
+@pytest.mark.usefixtures("dropped_executors_end")
 def test_a_pool_that_is_dropped_under_a_map(only_ours: Kind) -> None:
     """The map of its executor ends with an error, behind what was accepted; never in silence."""
     pool: Any = offgil.Pool(2)
@@ -248,6 +260,7 @@ def test_a_pool_that_is_dropped_under_a_map(only_ours: Kind) -> None:
     assert taken == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("dropped_executors_end")
 @pytest.mark.parametrize("error", [OSError, RuntimeError, LookupError])
 def test_what_the_iterable_raises_later(only_ours: Kind, error: type[Exception]) -> None:
     """Where its next result would stand, as with the built-in map."""
@@ -262,6 +275,7 @@ def test_what_the_iterable_raises_later(only_ours: Kind, error: type[Exception])
     assert taken == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("dropped_executors_end")
 def test_a_map_whose_executor_breaks(only_ours: Kind) -> None:
     """BrokenThreadPool, with and without a buffer."""
 

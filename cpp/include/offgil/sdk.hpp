@@ -56,7 +56,9 @@ struct value {
     ::new (to) T(py::detail::cast_op<T&&>(std::move(caster)));
     return conversion::done;
   } catch (const py::cast_error&) {
-    return conversion::wrong_type;  // which some casters say like this, as of None for a value
+    return conversion::wrong_type;  // of a part, which a caster has cast by itself
+  } catch (const py::reference_cast_error&) {
+    return conversion::wrong_type;  // of None for a registered class
   }
 
   static PyObject* cast(T&& from) { return py::cast(std::move(from)).release().ptr(); }
