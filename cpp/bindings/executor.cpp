@@ -14,7 +14,7 @@
 #include "c_method.hpp"
 #include "concurrent_channel.hpp"
 #include "errors.hpp"
-#include "interpreter.hpp"
+#include "exit_hook.hpp"
 #include "pool.hpp"
 #include "pool_core.hpp"
 #include "running_loop.hpp"

@@ -12,6 +12,7 @@
 
 #include "concurrent_channel.hpp"
 #include "dispatcher.hpp"
+#include "exit_hook.hpp"
 #include "interpreter.hpp"
 #include "loop_channel.hpp"
 #include "python_job.hpp"
