@@ -64,6 +64,9 @@ void dispatcher::link(announced& ready) noexcept {
 void dispatcher::take_batch() noexcept {
   is_urgent_ = false;
   batch_ = std::exchange(first_, nullptr);
+  is_bringing_ = batch_ != nullptr;
+  if (is_bringing_) ++batches_;
+  brought_.notify_all();
 }
 
 // False: stop.
@@ -86,7 +89,11 @@ announced* dispatcher::next() noexcept {
   const std::lock_guard lock(mutex_);
   in_hand_ = nullptr;
   if (batch_ == nullptr && is_urgent_) take_batch();
-  if (batch_ == nullptr) return nullptr;
+  if (batch_ == nullptr) {
+    is_bringing_ = false;
+    brought_.notify_all();
+    return nullptr;
+  }
   announced* const taken = std::exchange(batch_, batch_->next_);
   taken->is_announced_ = false;
   return taken;
@@ -148,6 +155,8 @@ void dispatcher::lead(member& self) noexcept {
       if (!std::exchange(self.is_relieved, false)) continue;
       const std::lock_guard lock(mutex_);
       --relieved_;
+      self.held_up_in.reset();
+      brought_.notify_all();
       return;
     }
   }
@@ -212,6 +221,7 @@ bool dispatcher::take_over(std::uint64_t call, member& self) noexcept {
   link(*std::exchange(in_hand_, nullptr));
   is_urgent_ = true;
   leader_->is_relieved = true;
+  leader_->held_up_in = batches_;
   leader_ = &self;
   ++relieved_;
   return true;
@@ -230,6 +240,26 @@ void dispatcher::let_end() noexcept {
 bool dispatcher::is_in_call() noexcept {
   const std::lock_guard lock(mutex_);
   return in_hand_ != nullptr || relieved_ != 0;
+}
+
+std::uint64_t dispatcher::batches() noexcept {
+  const std::lock_guard lock(mutex_);
+  return batches_;
+}
+
+// What had been announced then was in that batch or in the next one; what a relieved thread left is in one
+// more.
+bool dispatcher::wait_until_brought(std::uint64_t batches, std::chrono::nanoseconds at_most) noexcept {
+  const haste for_all_there_is(*this);
+  const std::uint64_t last = batches + 2;
+  std::unique_lock lock(mutex_);
+  return brought_.wait_for(lock, at_most, [&] {
+    const bool holds_one_up = std::any_of(members_.begin(), members_.end(), [last](const member& each) {
+      return each.held_up_in && *each.held_up_in <= last;
+    });
+    const bool brings_later_ones = batches_ > last;
+    return !holds_one_up && (brings_later_ones || (first_ == nullptr && !is_bringing_));
+  });
 }
 
 bool dispatcher::stop_within(std::chrono::nanoseconds at_most) noexcept {

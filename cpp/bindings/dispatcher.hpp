@@ -78,6 +78,13 @@ class dispatcher {
   // Whether a call goes on that may block.
   bool is_in_call() noexcept;
 
+  // How many batches have been taken so far.
+  std::uint64_t batches() noexcept;
+
+  // Waits until what had been announced when there were so many batches has been brought, and its calls have
+  // returned. What has been announced since need not have been. False on timeout. Call without the GIL.
+  bool wait_until_brought(std::uint64_t batches, std::chrono::nanoseconds at_most) noexcept;
+
   // let_end(), and waits for the threads. False on timeout. Call without the GIL, like the next.
   bool stop_within(std::chrono::nanoseconds at_most) noexcept;
 
@@ -91,8 +98,9 @@ class dispatcher {
     explicit member(const dispatcher& its) noexcept : of(its) {}
 
     const dispatcher& of;
-    bool is_relieved = false;  // guarded by the GIL
-    bool has_ended = false;    // guarded by the mutex; the last that the thread does with it
+    bool is_relieved = false;                 // guarded by the GIL
+    bool has_ended = false;                   // guarded by the mutex; the last that the thread does with it
+    std::optional<std::uint64_t> held_up_in;  // of a relieved one, the batch; guarded by the mutex
     std::optional<thread> handle;
   };
 
@@ -120,9 +128,12 @@ class dispatcher {
   std::condition_variable announced_;
   std::condition_variable over_;
   std::condition_variable ended_;
+  std::condition_variable brought_;
   // Guarded by mutex_:
   announced* first_ = nullptr;
   bool is_urgent_ = false;
+  bool is_bringing_ = false;   // a batch
+  std::uint64_t batches_ = 0;  // taken
   bool stopping_ = false;
   bool is_over_ = false;  // and all has been brought
   unsigned in_haste_ = 0;

@@ -127,6 +127,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   void note_delivery(const delivery_span& seen) noexcept;
   unsigned next_loop_number() noexcept { return loops_numbered_++; }
 
+  void await_accepted(clock::time_point submitted_by) noexcept override;
   void leave_interpreter() noexcept override;
 
  private:
@@ -160,6 +161,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   const bool has_no_owner_;
   bool is_broken_ = false;
   bool is_buried_ = false;
+  bool is_awaited_ = false;  // by the exit hook, while buried: nobody may destroy it
   bool is_joined_ = false;
   std::shared_ptr<dispatcher> dispatcher_;
   std::uint64_t wakeups_of_old_mailboxes_ = 0;
