@@ -8,6 +8,7 @@
 
 #include "errors.hpp"
 #include "running_loop.hpp"
+#include "submission.hpp"
 
 namespace offgil::python {
 namespace {
@@ -192,6 +193,8 @@ concurrent_channel& pool_core::open_concurrent_channel() {
 
 const std::shared_ptr<dispatcher>& pool_core::its_dispatcher() {
   if (dispatcher_) return dispatcher_;
+  check_not_forked();
+  if (is_joined_ || is_exiting()) raise_closed(manners::of_asyncio);
   // As many callbacks may block as with the standard pool, whose workers run them; one more thread goes on.
   const unsigned most_threads = engine_->workers() + 1;
   dispatcher_ = std::shared_ptr<dispatcher>(
@@ -275,12 +278,13 @@ void pool_core::bring_all() noexcept {
 
 bool pool_core::join(std::chrono::nanoseconds at_most) noexcept {
   if (engine_->was_left_behind_by_fork()) return true;
-  is_joined_ = true;  // before another thread gets the GIL: it must not wait for one of these
+  is_joined_ = true;                // before another thread gets the GIL: it must not wait for one of these
+  const auto brings = dispatcher_;  // from here on no other one is made: see its_dispatcher()
   {
     const py::gil_scoped_release threads_may_need_it;
     const auto until = clock::now() + at_most;
     if (!engine_->wait_until_finished(at_most)) return false;
-    if (dispatcher_ && !dispatcher_->stop_within(until - clock::now())) return false;
+    if (brings && !brings->stop_within(until - clock::now())) return false;
   }
   bring_all();
   wakeups_of_old_mailboxes_ = wakeups();
@@ -310,7 +314,7 @@ void pool_core::leave_interpreter() noexcept {
   if (!alive && !is_buried_) return;  // being destroyed, which waits for the threads; or about to be
   if (engine_->was_left_behind_by_fork()) return;
   engine_->close();
-  const auto brings = dispatcher_;
+  const auto brings = dispatcher_;  // no other one is made: see its_dispatcher()
   const auto threads_end = [&](auto at_most) {
     const auto until = clock::now() + at_most;
     return engine_->wait_until_finished(at_most) && (!brings || brings->stop_within(until - clock::now()));

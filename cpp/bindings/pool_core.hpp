@@ -72,7 +72,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // when the dispatcher cannot start.
   concurrent_channel& open_concurrent_channel();
 
-  // Who brings what nobody else does; started when first needed. Throws std::system_error.
+  // Who brings what nobody else does; started when first needed. Throws std::system_error, and PoolClosed
+  // where nobody would stop its threads any more.
   const std::shared_ptr<dispatcher>& its_dispatcher();
 
   // Throws PoolBroken in a forked child; and where an initializer has failed.
