@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <exception>
 #include <utility>
@@ -73,7 +74,12 @@ void dispatcher::take_batch() noexcept {
 bool dispatcher::wait_for_announcements() noexcept {
   std::unique_lock lock(mutex_);
   if (batch_ != nullptr) return true;  // left by one who was relieved
-  announced_.wait(lock, [this] { return first_ != nullptr || stopping_; });
+  const auto is_called = [this] { return first_ != nullptr || stopping_; };
+  while (first_unanswered_ != nullptr) {
+    if (announced_.wait_until(lock, next_look_, is_called) && clock::now() < next_look_) break;
+    call_unanswered_again();
+  }
+  announced_.wait(lock, is_called);
   announced_.wait_for(lock, in_haste_ == 0 ? linger : linger_in_haste,
                       [this] { return is_urgent_ || stopping_; });
   take_batch();
@@ -81,6 +87,34 @@ bool dispatcher::wait_for_announcements() noexcept {
   is_over_ = true;
   over_.notify_all();
   return false;
+}
+
+void dispatcher::await_answer(announced& called) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (called.look_for_answer() == announced::answer::complete || called.is_unanswered_) return;
+  called.is_unanswered_ = true;
+  called.in_vain_ = 0;
+  if (first_unanswered_ == nullptr) next_look_ = clock::now() + patience;
+  called.next_unanswered_ = std::exchange(first_unanswered_, &called);
+}
+
+// Under mutex_. A loop that is merely busy, or does not run, has the first call yet to make: the others come
+// after 1, 2, 4... times the patience, and end with the 256th.
+void dispatcher::call_unanswered_again() noexcept {
+  constexpr unsigned most_in_vain = 256;
+  next_look_ = clock::now() + patience;
+  announced* rest = std::exchange(first_unanswered_, nullptr);
+  while (rest != nullptr) {
+    announced& each = *std::exchange(rest, rest->next_unanswered_);
+    const auto answer = each.look_for_answer();
+    each.in_vain_ = answer == announced::answer::none ? each.in_vain_ + 1 : 0;
+    each.is_unanswered_ = answer != announced::answer::complete && each.in_vain_ <= most_in_vain;
+    if (!each.is_unanswered_) continue;
+    each.next_unanswered_ = std::exchange(first_unanswered_, &each);
+    if (!std::has_single_bit(each.in_vain_)) continue;
+    link(each);
+    is_urgent_ = true;
+  }
 }
 
 // With the GIL. The next to be called, who may be announced again from here on, or null: what is left, if
@@ -152,7 +186,10 @@ void dispatcher::lead(member& self) noexcept {
     acquisitions_.fetch_add(1, std::memory_order_relaxed);
     while (announced* const each = next()) {
       each->on_dispatch();
-      if (!std::exchange(self.is_relieved, false)) continue;
+      if (!std::exchange(self.is_relieved, false)) {
+        await_answer(*each);
+        continue;
+      }
       const std::lock_guard lock(mutex_);
       --relieved_;
       self.held_up_in.reset();

@@ -287,6 +287,9 @@ bool pool_core::join(std::chrono::nanoseconds at_most) noexcept {
     if (brings && !brings->stop_within(until - clock::now())) return false;
   }
   bring_all();
+  const auto seen = channels_;
+  for (const auto& each : seen)  // once more: from here on no dispatcher sees that a call got lost
+    if (each->in_flight() != 0) each->drain_soon_threadsafe();
   wakeups_of_old_mailboxes_ = wakeups();
   mailboxes_.clear();  // no thread is left to touch them; channels that still deliver hold their own
   return true;
