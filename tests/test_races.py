@@ -102,9 +102,10 @@ async def test_cancel_of_whole_batches(pool: offgil.Pool, impatient: None) -> No
     rng = random.Random(3)
     ends = 0
 
-    async def one(i: int, others: list[asyncio.Task[None]]) -> None:
+    async def one(i: int, others: list[asyncio.Task[None]], go: asyncio.Event) -> None:
         nonlocal ends
         try:
+            await go.wait()
             for _ in range(3):
                 assert await pool.submit(ex.echo, i) == i
                 if rng.random() < 0.2:
@@ -116,8 +117,12 @@ async def test_cancel_of_whole_batches(pool: offgil.Pool, impatient: None) -> No
     started = 0
     for _ in range(rounds):
         tasks: list[asyncio.Task[None]] = []
-        tasks.extend(asyncio.create_task(one(i, tasks)) for i in range(50))
-        await turns(1)  # each has begun: each runs its `finally`
+        go = asyncio.Event()
+        tasks.extend(asyncio.create_task(one(i, tasks, go)) for i in range(50))
+        # Each begins before the first may cancel another, so that each runs its `finally`. Without
+        # the event that was luck: a drain left from the round before may come between two of them.
+        await turns(1)
+        go.set()
         started += len(tasks)
         done, pending = await asyncio.wait(tasks, timeout=LIMIT)
         assert not pending

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "errors.hpp"
+#include "exit_hook.hpp"
 #include "interpreter.hpp"
 #include "pool_core.hpp"
 

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <exception>
 #include <utility>
@@ -64,13 +65,21 @@ void dispatcher::link(announced& ready) noexcept {
 void dispatcher::take_batch() noexcept {
   is_urgent_ = false;
   batch_ = std::exchange(first_, nullptr);
+  is_bringing_ = batch_ != nullptr;
+  if (is_bringing_) ++batches_;
+  brought_.notify_all();
 }
 
 // False: stop.
 bool dispatcher::wait_for_announcements() noexcept {
   std::unique_lock lock(mutex_);
   if (batch_ != nullptr) return true;  // left by one who was relieved
-  announced_.wait(lock, [this] { return first_ != nullptr || stopping_; });
+  const auto is_called = [this] { return first_ != nullptr || stopping_; };
+  while (first_unanswered_ != nullptr) {
+    if (announced_.wait_until(lock, next_look_, is_called) && clock::now() < next_look_) break;
+    call_unanswered_again();
+  }
+  announced_.wait(lock, is_called);
   announced_.wait_for(lock, in_haste_ == 0 ? linger : linger_in_haste,
                       [this] { return is_urgent_ || stopping_; });
   take_batch();
@@ -80,13 +89,45 @@ bool dispatcher::wait_for_announcements() noexcept {
   return false;
 }
 
+void dispatcher::await_answer(announced& called) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (called.look_for_answer() == announced::answer::complete || called.is_unanswered_) return;
+  called.is_unanswered_ = true;
+  called.in_vain_ = 0;
+  if (first_unanswered_ == nullptr) next_look_ = clock::now() + patience;
+  called.next_unanswered_ = std::exchange(first_unanswered_, &called);
+}
+
+// Under mutex_. A loop that is merely busy, or does not run, has the first call yet to make: the others come
+// after 1, 2, 4... times the patience, and end with the 256th.
+void dispatcher::call_unanswered_again() noexcept {
+  constexpr unsigned most_in_vain = 256;
+  next_look_ = clock::now() + patience;
+  announced* rest = std::exchange(first_unanswered_, nullptr);
+  while (rest != nullptr) {
+    announced& each = *std::exchange(rest, rest->next_unanswered_);
+    const auto answer = each.look_for_answer();
+    each.in_vain_ = answer == announced::answer::none ? each.in_vain_ + 1 : 0;
+    each.is_unanswered_ = answer != announced::answer::complete && each.in_vain_ <= most_in_vain;
+    if (!each.is_unanswered_) continue;
+    each.next_unanswered_ = std::exchange(first_unanswered_, &each);
+    if (!std::has_single_bit(each.in_vain_)) continue;
+    link(each);
+    is_urgent_ = true;
+  }
+}
+
 // With the GIL. The next to be called, who may be announced again from here on, or null: what is left, if
 // anything, has time.
 announced* dispatcher::next() noexcept {
   const std::lock_guard lock(mutex_);
   in_hand_ = nullptr;
   if (batch_ == nullptr && is_urgent_) take_batch();
-  if (batch_ == nullptr) return nullptr;
+  if (batch_ == nullptr) {
+    is_bringing_ = false;
+    brought_.notify_all();
+    return nullptr;
+  }
   announced* const taken = std::exchange(batch_, batch_->next_);
   taken->is_announced_ = false;
   return taken;
@@ -145,9 +186,14 @@ void dispatcher::lead(member& self) noexcept {
     acquisitions_.fetch_add(1, std::memory_order_relaxed);
     while (announced* const each = next()) {
       each->on_dispatch();
-      if (!std::exchange(self.is_relieved, false)) continue;
+      if (!std::exchange(self.is_relieved, false)) {
+        await_answer(*each);
+        continue;
+      }
       const std::lock_guard lock(mutex_);
       --relieved_;
+      self.held_up_in.reset();
+      brought_.notify_all();
       return;
     }
   }
@@ -212,6 +258,7 @@ bool dispatcher::take_over(std::uint64_t call, member& self) noexcept {
   link(*std::exchange(in_hand_, nullptr));
   is_urgent_ = true;
   leader_->is_relieved = true;
+  leader_->held_up_in = batches_;
   leader_ = &self;
   ++relieved_;
   return true;
@@ -230,6 +277,26 @@ void dispatcher::let_end() noexcept {
 bool dispatcher::is_in_call() noexcept {
   const std::lock_guard lock(mutex_);
   return in_hand_ != nullptr || relieved_ != 0;
+}
+
+std::uint64_t dispatcher::batches() noexcept {
+  const std::lock_guard lock(mutex_);
+  return batches_;
+}
+
+// What had been announced then was in that batch or in the next one; what a relieved thread left is in one
+// more.
+bool dispatcher::wait_until_brought(std::uint64_t batches, std::chrono::nanoseconds at_most) noexcept {
+  const haste for_all_there_is(*this);
+  const std::uint64_t last = batches + 2;
+  std::unique_lock lock(mutex_);
+  return brought_.wait_for(lock, at_most, [&] {
+    const bool holds_one_up = std::any_of(members_.begin(), members_.end(), [last](const member& each) {
+      return each.held_up_in && *each.held_up_in <= last;
+    });
+    const bool brings_later_ones = batches_ > last;
+    return !holds_one_up && (brings_later_ones || (first_ == nullptr && !is_bringing_));
+  });
 }
 
 bool dispatcher::stop_within(std::chrono::nanoseconds at_most) noexcept {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "clock.hpp"
 #include "signal_mask.hpp"
 #include "thread.hpp"
 
@@ -22,10 +23,19 @@ class announced {
   virtual ~announced() = default;
   virtual void on_dispatch() noexcept = 0;
 
+  // Asked from time to time after on_dispatch(), without the GIL, until the answer is complete: what that has
+  // called may never happen, since an exception may hit an event loop between taking a call from its list and
+  // making it. `none`, for too long: on_dispatch() is called again.
+  enum class answer { none, partial, complete };
+  virtual answer look_for_answer() noexcept { return answer::complete; }
+
  private:
   friend class dispatcher;
-  announced* next_ = nullptr;  // guarded by the dispatcher's mutex, like the next
+  announced* next_ = nullptr;  // guarded by the dispatcher's mutex, like the others
   bool is_announced_ = false;
+  announced* next_unanswered_ = nullptr;
+  bool is_unanswered_ = false;
+  unsigned in_vain_ = 0;  // looks
 };
 
 // The callback channel: workers announce what has completions, without the GIL; a thread takes the GIL once
@@ -47,6 +57,9 @@ class dispatcher {
   ~dispatcher() { stop(); }
   dispatcher(const dispatcher&) = delete;
   dispatcher& operator=(const dispatcher&) = delete;
+
+  // How long one that has been called may take to answer.
+  static constexpr std::chrono::milliseconds patience{100};
 
   // `soon`: within some 20 ms, together with whatever comes until then.
   enum class urgency { now, soon };
@@ -78,6 +91,13 @@ class dispatcher {
   // Whether a call goes on that may block.
   bool is_in_call() noexcept;
 
+  // How many batches have been taken so far.
+  std::uint64_t batches() noexcept;
+
+  // Waits until what had been announced when there were so many batches has been brought, and its calls have
+  // returned. What has been announced since need not have been. False on timeout. Call without the GIL.
+  bool wait_until_brought(std::uint64_t batches, std::chrono::nanoseconds at_most) noexcept;
+
   // let_end(), and waits for the threads. False on timeout. Call without the GIL, like the next.
   bool stop_within(std::chrono::nanoseconds at_most) noexcept;
 
@@ -91,8 +111,9 @@ class dispatcher {
     explicit member(const dispatcher& its) noexcept : of(its) {}
 
     const dispatcher& of;
-    bool is_relieved = false;  // guarded by the GIL
-    bool has_ended = false;    // guarded by the mutex; the last that the thread does with it
+    bool is_relieved = false;                 // guarded by the GIL
+    bool has_ended = false;                   // guarded by the mutex; the last that the thread does with it
+    std::optional<std::uint64_t> held_up_in;  // of a relieved one, the batch; guarded by the mutex
     std::optional<thread> handle;
   };
 
@@ -102,6 +123,8 @@ class dispatcher {
   bool wait_for_announcements() noexcept;
   announced* next() noexcept;
   void link(announced& ready) noexcept;
+  void await_answer(announced& called) noexcept;
+  void call_unanswered_again() noexcept;
   void take_batch() noexcept;
   bool stand_by(member& self) noexcept;
   bool watch(std::unique_lock<std::mutex>& lock, member& self) noexcept;
@@ -120,9 +143,14 @@ class dispatcher {
   std::condition_variable announced_;
   std::condition_variable over_;
   std::condition_variable ended_;
+  std::condition_variable brought_;
   // Guarded by mutex_:
   announced* first_ = nullptr;
+  announced* first_unanswered_ = nullptr;
+  clock::time_point next_look_{};  // at those
   bool is_urgent_ = false;
+  bool is_bringing_ = false;   // a batch
+  std::uint64_t batches_ = 0;  // taken
   bool stopping_ = false;
   bool is_over_ = false;  // and all has been brought
   unsigned in_haste_ = 0;

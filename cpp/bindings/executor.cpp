@@ -13,7 +13,7 @@
 #include "c_method.hpp"
 #include "concurrent_channel.hpp"
 #include "errors.hpp"
-#include "interpreter.hpp"
+#include "exit_hook.hpp"
 #include "object_type.hpp"
 #include "pool.hpp"
 #include "pool_core.hpp"
@@ -95,8 +95,11 @@ class executor {
   void bind_to(const py::object& loop) {
     if (!loop.is_none()) loop_ = py::weakref(loop);
   }
+  // A pool that takes no jobs gives no channel, whose dispatcher nobody would stop.
   void attach(std::shared_ptr<pool_core> core) {
-    channel_.reset(&core->open_concurrent_channel());
+    const worker_pool& engine = core->engine();
+    if (!engine.is_closed() && !engine.was_left_behind_by_fork())
+      channel_.reset(&core->open_concurrent_channel());
     core_ = std::move(core);
   }
   bool must_not_block() const;
@@ -108,10 +111,10 @@ class executor {
   const bool blocks_;
   const bool serves_loop_;
   bool is_shut_down_ = false;
-  std::mutex starting_;              // held by the thread that makes the core
-  std::shared_ptr<pool_core> core_;  // null until the first job
-  std::unique_ptr<concurrent_channel, given_back> channel_;
-  py::object loop_;  // weak; null until one was given or found
+  std::mutex starting_;                                      // held by the thread that makes the core
+  std::shared_ptr<pool_core> core_;                          // null until the first job
+  std::unique_ptr<concurrent_channel, given_back> channel_;  // null where the pool was closed before
+  py::object loop_;                                          // weak; null until one was given or found
   std::weak_ptr<loop_channel> loop_channel_;
 };
 
@@ -166,11 +169,11 @@ void executor::shut_down(bool wait, bool cancel_futures) {
   is_shut_down_ = true;
   if (!core_ || core_->engine().was_left_behind_by_fork()) return;
   if (owns_core_) core_->close();  // first: what is cancelled makes room, and nobody in line may have it
-  if (cancel_futures) {
+  if (cancel_futures && channel_) {
     core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_.get());
     channel_->bring();
   }
-  if (wait) wait_until_over();
+  if (wait && (owns_core_ || channel_)) wait_until_over();
 }
 
 // Throws what a signal handler raised. What was asked for goes on; another call goes on waiting for it.
@@ -179,7 +182,7 @@ void executor::wait_until_over() {
   for (bool over = false; !over;) {
     if (owns_core_) {
       const py::gil_scoped_release jobs_may_need_it;
-      over = core_->engine().wait_until_finished(between_signals);
+      over = alive->engine().wait_until_finished(between_signals);
     } else {
       over = channel_->wait_until_empty(between_signals);
     }

@@ -1,23 +1,15 @@
-// interpreter.cpp - how workers are attached to Python, and when Python ends.
+// interpreter.cpp - how workers are attached to Python.
 #include "interpreter.hpp"
 
-#include <pybind11/pybind11.h>
-
-#include <algorithm>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "errors.hpp"
 #include "fork.hpp"
 #include "thread_identity.hpp"
 
 namespace offgil::python {
 namespace {
-
-namespace py = pybind11;
 
 // A worker's own thread state. No Python object.
 struct attachment {
@@ -26,28 +18,6 @@ struct attachment {
   bool is_inside_lane = false;
 };
 thread_local attachment this_thread;
-
-// Guarded by the GIL, and never destroyed: residents may outlive static destruction.
-std::vector<resident*>& residents() {
-  static auto* const leaked = std::make_unique<std::vector<resident*>>().release();
-  return *leaked;
-}
-bool exiting = false;
-
-// An interrupt while they leave is raised when all have left: leaving must be complete.
-void tell_residents_to_leave() {
-  exiting = true;
-  py::object interrupt;
-  while (!residents().empty()) {
-    resident* const last = residents().back();
-    residents().pop_back();
-    last->leave_interpreter();
-    if (PyErr_Occurred() != nullptr) interrupt = take_raised();
-  }
-  if (!interrupt) return;
-  restore_raised(std::move(interrupt));
-  throw py::error_already_set();
-}
 
 }  // namespace
 
@@ -98,15 +68,5 @@ void gil_lane::retire() noexcept {
 }
 
 bool gil_lane::is_inside() noexcept { return this_thread.is_inside_lane; }
-
-void resident::move_in() { residents().push_back(this); }
-
-resident::~resident() { std::erase(residents(), this); }
-
-bool is_exiting() noexcept { return exiting; }
-
-void install_exit_hook() {
-  py::module_::import("atexit").attr("register")(py::cpp_function(&tell_residents_to_leave));
-}
 
 }  // namespace offgil::python

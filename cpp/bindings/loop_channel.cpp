@@ -73,7 +73,9 @@ loop_channel::loop_channel(std::shared_ptr<pool_core> core, std::shared_ptr<mail
   mailbox_->owner = this;
 }
 
-loop_channel::~loop_channel() { give_mailbox_up(); }
+loop_channel::~loop_channel() {
+  if (const auto box = give_mailbox_up()) ask_to_unwatch(*box);
+}
 
 // The next owner must find it asleep: a drain that ran out of time, or dropped what had arrived for a loop
 // that is gone, has left it attended, and nobody would wake him.
@@ -84,10 +86,22 @@ std::shared_ptr<mailbox> loop_channel::give_mailbox_up() noexcept {
   return std::exchange(mailbox_, nullptr);
 }
 
+// A loop that watches the mailbox is called, and finds that it has no owner any more: see watch().
+void loop_channel::ask_to_unwatch(mailbox& box) const noexcept {
+  if (box.is_watched() && !core_->engine().was_left_behind_by_fork()) box.ring();
+}
+
+// What the loop calls keeps the descriptor open for as long as the loop watches it, and ends that itself: an
+// exception meanwhile leaves the descriptor readable, so that it is called again.
 void loop_channel::watch() {
-  drain_callable_ = py::cpp_function([weak = weak_from_this()] {
+  drain_callable_ = py::cpp_function([weak = weak_from_this(), box = mailbox_] {
     const auto self = weak.lock();
-    if (self && !self->drain()) throw py::error_already_set();
+    if (self && self->mailbox_) {
+      if (!self->drain()) throw py::error_already_set();
+    } else if (box->is_watched()) {
+      running_loop().attr("remove_reader")(box->fd());
+      box->clear_wakeup();
+    }
   });
   flush_callable_ = py::cpp_function([weak = weak_from_this()] {
     const auto self = weak.lock();
@@ -175,8 +189,9 @@ void loop_channel::flush_wake_up() noexcept {
 bool loop_channel::hand_back_when_idle(bridge_job& j) noexcept {
   j.destination = mailbox_.get();
   core_->engine().notify_when_idle(j);
-  // Where the dispatcher may be gone, nobody else is left to call.
-  return mailbox_->is_watched() || !core_->is_joined() || call_again();
+  if (mailbox_->is_watched() || !core_->is_joined()) return true;
+  is_called_ = false;  // the dispatcher may be gone: nobody else would make good for a call that got lost
+  return call_again();
 }
 
 void loop_channel::withdraw(bridge_job& j) noexcept {
@@ -191,7 +206,9 @@ bool loop_channel::drain() noexcept {
   if (core_->engine().was_left_behind_by_fork()) return true;  // the parent's loop will do it
   const auto alive = shared_from_this();
   const context_left so_that_the_loop_can_call_again;
+  mailbox_->note_answer();
   is_called_ = mailbox_->is_watched();  // until fall_asleep() its descriptor is readable
+  flush_is_scheduled_ = false;          // if that call is still to come, another one does no harm
   ++draining_;
   const auto delivered_before = delivered_;
   const auto begin = clock::now();
@@ -289,7 +306,10 @@ bool loop_channel::call_again() noexcept {
     mailbox_->ring();
     return true;
   }
-  if (call_soon(drain_callable_.ptr(), nullptr, context_.ptr())) return true;
+  if (call_soon(drain_callable_.ptr(), nullptr, context_.ptr())) {
+    if (core_->is_joined()) drain_later();
+    return true;
+  }
   py::object raised = take_raised();
   const bool is_gone = guarded(true, [&] { return loop_is_gone(); });  // then see purge()
   PyErr_Clear();
@@ -302,7 +322,18 @@ bool loop_channel::call_again() noexcept {
   return false;
 }
 
+// A second call, where no dispatcher is left to see that the first one got lost.
+void loop_channel::drain_later() noexcept {
+  guarded(0, [this] {
+    const context_entered empty(context_.ptr());
+    loop().attr("call_later")(std::chrono::duration<double>(mailbox::patience).count(), drain_callable_);
+    return 0;
+  });
+  PyErr_Clear();  // the loop is closed
+}
+
 void loop_channel::drain_soon_threadsafe() noexcept {
+  if (mailbox_ && mailbox_->is_watched()) return;  // its descriptor calls until that has been done
   try_call(loop(), names::get().call_soon_threadsafe, drain_callable_.ptr());
 }
 
@@ -356,23 +387,14 @@ void loop_channel::detach_threadsafe() noexcept {
   core_->remove(*this);
   const auto box = give_mailbox_up();
   if (!box || !box->is_watched()) return;
-  guarded(0, [&] {
-    if (loop_is_gone()) return 0;  // and what it watched with it
-    const py::object at = loop();
-    // The descriptor is closed with the last holder of the mailbox, so not before the loop has let go of it.
-    // A loop that does not run any more must not be kept by what it has yet to call.
-    py::cpp_function unwatch([weak = loop_reference_, box] {
-      const py::object still_there = weak();
-      if (!still_there.is_none()) still_there.attr("remove_reader")(box->fd());
-    });
-    const auto running = py::module_::import("asyncio").attr("_get_running_loop")();
-    if (running.is(at))
-      unwatch();
-    else
-      at.attr("call_soon_threadsafe")(unwatch);
-    return 0;
+  const bool is_done = guarded(false, [&] {
+    const py::object running = py::module_::import("asyncio").attr("_get_running_loop")();
+    if (running.is_none() || !is_for(running.ptr())) return false;
+    running.attr("remove_reader")(box->fd());
+    return true;
   });
-  PyErr_Clear();  // the loop was closed meanwhile
+  if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(drain_callable_.ptr());  // an interrupt
+  if (!is_done) ask_to_unwatch(*box);
 }
 
 }  // namespace offgil::python

@@ -109,7 +109,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   // Releases jobs that came back for a loop that is gone. Any thread.
   void drop_arrived_threadsafe() noexcept;
 
-  // Stops the loop watching the mailbox, and gives the mailbox up. Nothing may be in flight. Any thread.
+  // Gives the mailbox up, which the loop then stops to watch. Nothing may be in flight. Any thread.
   void detach_threadsafe() noexcept;
 
  private:
@@ -121,7 +121,9 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   bool fall_asleep() noexcept;
   bool call_again() noexcept;
   void end(bridge_job& j) noexcept;
+  void drain_later() noexcept;
   std::shared_ptr<mailbox> give_mailbox_up() noexcept;
+  void ask_to_unwatch(mailbox& box) const noexcept;
   void enter();
   void leave() noexcept;
   bool look_whether_loop_debugs() noexcept;
@@ -145,9 +147,9 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   std::size_t in_flight_ = 0;
   std::uint64_t delivered_ = 0;
   owed_wake_up owed_;
-  unsigned draining_ = 0;   // more than one where a callback runs the loop
-  bool is_called_ = false;  // the loop will call drain(), or the one that runs once more
-  bool flush_is_scheduled_ = false;
+  unsigned draining_ = 0;            // more than one where a callback runs the loop
+  bool is_called_ = false;           // the loop will call drain(), or the one that runs once more
+  bool flush_is_scheduled_ = false;  // as far as is known: see drain()
   bool loop_debugs_ = false;
 };
 

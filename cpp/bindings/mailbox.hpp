@@ -1,6 +1,9 @@
 // mailbox.hpp - where workers leave the finished jobs of one event loop.
 #pragma once
 
+#include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
@@ -32,14 +35,23 @@ class mailbox final : public completion_queue, private waker, private announced 
   // Calls the consumer, without Python code on the calling thread.
   void ring() noexcept { wake(); }
 
+  // The owner's loop has called it.
+  void note_answer() noexcept { answers_.fetch_add(1, std::memory_order_relaxed); }
+
+  // How long an announced mailbox waits for its owner's loop before that is called again.
+  static constexpr std::chrono::milliseconds patience = dispatcher::patience;
+
   loop_channel* owner = nullptr;  // guarded by the GIL
 
  private:
   void wake() noexcept override;
   void on_dispatch() noexcept override;
+  answer look_for_answer() noexcept override;
 
   std::unique_ptr<wakeup> descriptor_;
   std::shared_ptr<dispatcher> dispatcher_;
+  std::atomic<std::uint64_t> answers_{0};
+  std::uint64_t answers_seen_ = 0;  // the dispatcher's
 };
 
 }  // namespace offgil::python

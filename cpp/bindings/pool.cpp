@@ -88,7 +88,14 @@ py::object pool::when_idle() {
   if (core_->engine().is_on_own_thread())
     raise(PyExc_RuntimeError, "a job cannot wait for its own pool to become idle: it would wait for itself");
   if (core_->is_joined() && !core_->has_channel()) return done_future();
-  loop_channel::place place(core_->channel());
+  std::shared_ptr<loop_channel> channel;
+  try {
+    channel = core_->shared_channel();
+  } catch (const py::error_already_set& e) {
+    if (!e.matches(exceptions::get().pool_closed)) throw;
+    return done_future();  // the threads have ended while it was being made
+  }
+  loop_channel::place place(*channel);
   bridge_job* const j = core_->futures().create(place.channel());
   if (j == nullptr) throw py::error_already_set();
   const auto future = py::reinterpret_borrow<py::object>(core_->futures().future_of(*j));

@@ -9,6 +9,7 @@
 #include "errors.hpp"
 #include "native_job.hpp"
 #include "running_loop.hpp"
+#include "submission.hpp"
 
 namespace offgil::python {
 namespace {
@@ -107,8 +108,8 @@ std::vector<std::unique_ptr<pool_core>>& pool_core::graveyard() noexcept {
   return *leaked;
 }
 
-// True: its threads have ended, and the exit hook leaves it to the caller. False also where the exit hook has
-// begun, which does not own what is buried, and may be waiting for its threads.
+// True: its threads have ended, and the exit hook leaves it to the caller. False also where the exit hook,
+// which does not own what is buried, may be waiting for its threads.
 bool pool_core::may_be_destroyed(std::chrono::milliseconds patience) noexcept {
   if (engine_->was_left_behind_by_fork() || is_on_own_thread()) return false;
   bool finished = false;
@@ -116,7 +117,7 @@ bool pool_core::may_be_destroyed(std::chrono::milliseconds patience) noexcept {
     const py::gil_scoped_release threads_may_need_it;
     finished = engine_->wait_until_finished(patience);
   }
-  if (!finished || is_exiting()) return false;
+  if (!finished || is_exiting() || is_awaited_) return false;
   is_buried_ = false;
   return true;
 }
@@ -194,6 +195,8 @@ concurrent_channel& pool_core::open_concurrent_channel() {
 
 const std::shared_ptr<dispatcher>& pool_core::its_dispatcher() {
   if (dispatcher_) return dispatcher_;
+  check_not_forked();
+  if (is_joined_ || is_exiting()) raise_closed(manners::of_asyncio);
   // As many callbacks may block as with the standard pool, whose workers run them; one more thread goes on.
   const unsigned most_threads = engine_->workers() + 1;
   dispatcher_ = std::shared_ptr<dispatcher>(
@@ -277,50 +280,63 @@ void pool_core::bring_all() noexcept {
 
 bool pool_core::join(std::chrono::nanoseconds at_most) noexcept {
   if (engine_->was_left_behind_by_fork()) return true;
-  is_joined_ = true;  // before another thread gets the GIL: it must not wait for one of these
+  is_joined_ = true;                // before another thread gets the GIL: it must not wait for one of these
+  const auto brings = dispatcher_;  // from here on no other one is made: see its_dispatcher()
   {
     const py::gil_scoped_release threads_may_need_it;
     const auto until = clock::now() + at_most;
     if (!engine_->wait_until_finished(at_most)) return false;
-    if (dispatcher_ && !dispatcher_->stop_within(until - clock::now())) return false;
+    if (brings && !brings->stop_within(until - clock::now())) return false;
   }
   bring_all();
+  const auto seen = channels_;
+  for (const auto& each : seen)  // once more: from here on no dispatcher sees that a call got lost
+    if (each->in_flight() != 0) each->drain_soon_threadsafe();
   wakeups_of_old_mailboxes_ = wakeups();
   mailboxes_.clear();  // no thread is left to touch them; channels that still deliver hold their own
   return true;
 }
 
-// Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait;
-// the next one leaves those alone that run, and callbacks: their threads hang when they ask for the GIL.
+// Nothing is closed: threads that outlive the main one may submit, and so may jobs.
+void pool_core::await_accepted(clock::time_point submitted_by) noexcept {
+  const auto alive = weak_from_this().lock();
+  if (!alive && !is_buried_) return;  // as below
+  if (engine_->was_left_behind_by_fork()) return;
+  is_awaited_ = true;
+  const bool have_ended =
+      wait_at_exit([&](auto at_most) { return engine_->wait_until_ended(submitted_by, at_most); });
+  if (const auto brings = dispatcher_; have_ended && brings) {
+    const std::uint64_t batches = brings->batches();
+    wait_at_exit([&](auto at_most) { return brings->wait_until_brought(batches, at_most); });
+  }
+  is_awaited_ = false;
+}
+
+// Jobs that were accepted end, as those of the standard executors do. An interrupt withdraws those that wait,
+// and leaves those alone that run, and callbacks: their threads hang when they ask for the GIL.
 void pool_core::leave_interpreter() noexcept {
   const auto alive = weak_from_this().lock();
   if (!alive && !is_buried_) return;  // being destroyed, which waits for the threads; or about to be
   if (engine_->was_left_behind_by_fork()) return;
   engine_->close();
-  py::object interrupt;
-  const auto wait_for = [&](auto ended_within) {
-    for (;;) {
-      {
-        const py::gil_scoped_release threads_may_need_it;
-        if (ended_within(between_signals)) return true;
-      }
-      if (PyErr_CheckSignals() == 0) continue;
-      const bool is_the_second = static_cast<bool>(interrupt);
-      interrupt = take_raised();
-      if (is_the_second) return false;
-      engine_->cancel_waiting();
-    }
+  const auto brings = dispatcher_;  // no other one is made: see its_dispatcher()
+  const auto threads_end = [&](auto at_most) {
+    const auto until = clock::now() + at_most;
+    return engine_->wait_until_finished(at_most) && (!brings || brings->stop_within(until - clock::now()));
   };
-  is_joined_ = wait_for([this](auto at_most) { return engine_->wait_until_finished(at_most); });
-  bool have_ended = is_joined_;
-  if (have_ended && dispatcher_)
-    have_ended = wait_for([this](auto at_most) { return dispatcher_->stop_within(at_most); });
+  bool have_ended = wait_at_exit(threads_end);
+  py::object interrupt = take_raised();
+  if (!have_ended) {
+    engine_->cancel_waiting();
+    have_ended = wait_at_exit(threads_end);
+  }
   if (!have_ended) {
     // Kept for ever: its threads touch it when they go on.
     if (alive) static_cast<void>(std::make_unique<std::shared_ptr<pool_core>>(alive).release());
-    restore_raised(std::move(interrupt));
+    if (interrupt) restore_raised(std::move(interrupt));
     return;
   }
+  is_joined_ = true;
   bring_all();
   const auto seen = channels_;
   for (const auto& each : seen) {

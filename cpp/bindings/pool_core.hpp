@@ -12,6 +12,7 @@
 
 #include "concurrent_channel.hpp"
 #include "dispatcher.hpp"
+#include "exit_hook.hpp"
 #include "interpreter.hpp"
 #include "loop_channel.hpp"
 #include "python_job.hpp"
@@ -71,7 +72,8 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // when the dispatcher cannot start.
   concurrent_channel& open_concurrent_channel();
 
-  // Who brings what nobody else does; started when first needed. Throws std::system_error.
+  // Who brings what nobody else does; started when first needed. Throws std::system_error, and PoolClosed
+  // where nobody would stop its threads any more.
   const std::shared_ptr<dispatcher>& its_dispatcher();
 
   // Throws PoolBroken in a forked child; and where an initializer has failed.
@@ -126,6 +128,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   void note_delivery(const delivery_span& seen) noexcept;
   unsigned next_loop_number() noexcept { return loops_numbered_++; }
 
+  void await_accepted(clock::time_point submitted_by) noexcept override;
   void leave_interpreter() noexcept override;
 
  private:
@@ -159,6 +162,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   const bool has_no_owner_;
   bool is_broken_ = false;
   bool is_buried_ = false;
+  bool is_awaited_ = false;  // by the exit hook, while buried: nobody may destroy it
   bool is_joined_ = false;
   std::shared_ptr<dispatcher> dispatcher_;
   std::uint64_t wakeups_of_old_mailboxes_ = 0;

@@ -8,7 +8,7 @@
 #include "concurrent_channel.hpp"
 #include "concurrent_future.hpp"
 #include "errors.hpp"
-#include "interpreter.hpp"
+#include "exit_hook.hpp"
 #include "loop_channel.hpp"
 #include "native_function.hpp"
 #include "partial_call.hpp"

@@ -57,6 +57,9 @@ class completion_queue : public completion_sink {
     return head_.compare_exchange_strong(mark, nullptr, std::memory_order_relaxed);
   }
 
+  // Any thread: whether the next push would wake the consumer.
+  bool is_asleep() const noexcept { return head_.load(std::memory_order_relaxed) == nullptr; }
+
   std::uint64_t wakeups() const noexcept { return wakeups_.load(std::memory_order_relaxed); }
 
  private:

@@ -1,6 +1,7 @@
 // run_queue.cpp - jobs that wait for a worker.
 #include "run_queue.hpp"
 
+#include <algorithm>
 #include <limits>
 
 namespace offgil {
@@ -76,6 +77,12 @@ job_list run_queue::take_all(const completion_sink* only, std::size_t spared) no
     const bool stays = spared != 0 || (only != nullptr && j.destination != only);
     if (spared != 0) --spared;
     return !stays;
+  });
+}
+
+bool run_queue::has_from(clock::time_point submitted_by) const noexcept {
+  return std::any_of(levels_.begin(), levels_.end(), [submitted_by](const auto& each) {
+    return !each.second.empty() && each.second.front()->submitted_at <= submitted_by;
   });
 }
 

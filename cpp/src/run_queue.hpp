@@ -59,6 +59,9 @@ class run_queue {
     return taken;
   }
 
+  // Whether a job waits that was submitted at that time or before.
+  bool has_from(clock::time_point submitted_by) const noexcept;
+
   // Whether what waits is worth waking one more worker, who costs about as much as `worth_a_wake_up` of work.
   // Taken from the next job as a typical one. Short jobs in a lane are not, if they would only queue for it.
   bool is_worth_another_worker() const noexcept;

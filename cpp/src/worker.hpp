@@ -34,6 +34,7 @@ struct alignas(64) worker {
 
   // Guarded by the pool's mutex:
   bool searching = false;
+  bool has_awaited = false;                // its portion may have jobs that wait_until_ended() waits for
   std::uint64_t started_at_last_tick = 0;  // jobs, when somebody last looked whether it is still at the same
 
   // The thread's own:

@@ -223,6 +223,7 @@ std::size_t worker_pool::withdraw(Choice choose) noexcept {
   {
     const std::lock_guard lock(mutex_);
     --withdrawals_under_way_;
+    awaited_may_have_ended_.notify_all();
     if (is_idle()) {
       told = take_idle_watchers();
       over = closed_.load(std::memory_order_relaxed);
@@ -255,6 +256,13 @@ void worker_pool::notify_when_idle(job& watcher) noexcept {
     }
   }
   watcher.destination->push(watcher);
+}
+
+bool worker_pool::wait_until_ended(clock::time_point submitted_by, std::chrono::nanoseconds at_most) {
+  flush_wake_up();
+  std::unique_lock lock(mutex_);
+  awaited_ = submitted_by;
+  return awaited_may_have_ended_.wait_for(lock, at_most, [this] { return !has_awaited(); });
 }
 
 void worker_pool::close() noexcept {
@@ -391,6 +399,7 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
   collect();
   recover_overdue();
   if (queue_.empty()) {
+    note_portion(self, {});
     stop_searching(self);
     ++parked_;
     const bool closed = closed_.load(std::memory_order_relaxed);
@@ -404,6 +413,7 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
     return {};
   }
   run_queue::claim portion = queue_.take();
+  note_portion(self, portion.jobs);
   queue_length_.store(queue_.size(), std::memory_order_relaxed);
   self.withdrawals_before_claim = withdrawals_begun_.load(std::memory_order_relaxed);
   if (!portion.is_short) stop_searching(self);
@@ -417,6 +427,23 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
   if (call) threads_.call();
   if (start) threads_.tick_after(sentinel_period);
   return portion;
+}
+
+// Under mutex_. Jobs claimed before somebody awaits any count as awaited: they are older.
+void worker_pool::note_portion(worker& self, const job_list& claimed) noexcept {
+  self.has_awaited = !claimed.empty();
+  if (!awaited_) return;
+  self.has_awaited = false;
+  for (const job* j = claimed.front(); j != nullptr && !self.has_awaited; j = j->next)
+    self.has_awaited = j->submitted_at <= *awaited_;
+  awaited_may_have_ended_.notify_all();
+}
+
+// Under mutex_.
+bool worker_pool::has_awaited() noexcept {
+  collect();
+  return withdrawals_under_way_ != 0 || queue_.has_from(*awaited_) ||
+         std::any_of(workers_.begin(), workers_.end(), [](const auto& each) { return each->has_awaited; });
 }
 
 void worker_pool::stop_searching(worker& self) noexcept {

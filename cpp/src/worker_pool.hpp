@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -103,6 +104,10 @@ class worker_pool final : private io_threads::guest {
   // been handed back.
   void notify_when_idle(job& watcher) noexcept;
 
+  // Waits until no job is left that was submitted at that time or before: all have ended, and have been
+  // handed back. Later ones may go on. False on timeout. A second call must not ask for an earlier time.
+  bool wait_until_ended(clock::time_point submitted_by, std::chrono::nanoseconds at_most);
+
   // From now on submit() answers `closed`, and the threads end when the accepted jobs have. Idempotent.
   void close() noexcept;
   bool is_closed() const noexcept;
@@ -153,6 +158,8 @@ class worker_pool final : private io_threads::guest {
   std::size_t count_withdrawn(const job_list& jobs) noexcept;
   job_list take_idle_watchers() noexcept;
   void stop_searching(worker& self) noexcept;
+  void note_portion(worker& self, const job_list& claimed) noexcept;
+  bool has_awaited() noexcept;
   bool is_idle() const noexcept;
   void let_threads_end() noexcept;
   void look_for_work_a_while() noexcept;
@@ -196,11 +203,13 @@ class worker_pool final : private io_threads::guest {
   job_list idle_watchers_;
   unsigned parked_ = 0;
   unsigned searching_ = 0;
-  unsigned withdrawals_under_way_ = 0;     // calls of cancel_waiting() that have jobs yet to hand back
-  refusal withdrawn_as_ = refusal::none;   // by the last who withdrew all
-  std::size_t withdrawn_since_sweep_ = 0;  // one by one, by cancel()
-  std::condition_variable admitted_;       // jobs have left the line
-  clock::time_point last_look_{};          // at what the workers are doing
+  unsigned withdrawals_under_way_ = 0;        // calls of cancel_waiting() that have jobs yet to hand back
+  refusal withdrawn_as_ = refusal::none;      // by the last who withdrew all
+  std::size_t withdrawn_since_sweep_ = 0;     // one by one, by cancel()
+  std::condition_variable admitted_;          // jobs have left the line
+  std::optional<clock::time_point> awaited_;  // jobs submitted by then, by wait_until_ended()
+  std::condition_variable awaited_may_have_ended_;
+  clock::time_point last_look_{};  // at what the workers are doing
 
   // Written under mutex_, read anywhere:
   std::atomic<std::uint64_t> submitted_{0};  // without what the intake holds
