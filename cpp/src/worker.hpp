@@ -35,9 +35,9 @@ struct alignas(64) worker {
   // Guarded by the pool's mutex:
   bool searching = false;
   std::uint64_t started_at_last_tick = 0;  // jobs, when somebody last looked whether it is still at the same
+  std::uint64_t withdrawals_before_claim = 0;  // the thread reads it without the mutex, too
 
   // The thread's own:
-  std::uint64_t withdrawals_before_claim = 0;
   lane* inside = nullptr;
   std::vector<lane*> lanes_entered;
 

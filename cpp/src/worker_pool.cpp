@@ -168,7 +168,8 @@ std::size_t worker_pool::cancel_waiting() noexcept {
 
 std::size_t worker_pool::cancel_unclaimed(const completion_sink* only) noexcept {
   return withdraw([this, only] {
-    take_back_claimed();
+    collect();
+    for (const auto& each : workers_) queue_.push_front(take_rest(*each));
     return queue_.take_all(only, searching_);
   });
 }
@@ -183,14 +184,17 @@ job_list worker_pool::take_waiting(refusal why) noexcept {
   withdrawn_as_ = why;
   // What a worker has claimed and not laid out yet, it withdraws itself: see run().
   withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
-  take_back_claimed();
-  return queue_.take_all();
-}
-
-void worker_pool::take_back_claimed() noexcept {
   collect();
   for (const auto& each : workers_)
     queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_seq_cst)));
+  return queue_.take_all();
+}
+
+// What a worker has claimed behind the job that it is at. Nothing if that has been withdrawn, which the
+// worker is about to do itself: in the queue it would run. Under mutex_.
+job_list worker_pool::take_rest(worker& of) noexcept {
+  if (of.withdrawals_before_claim != withdrawals_begun_.load(std::memory_order_relaxed)) return {};
+  return job_list(of.rest.exchange(nullptr, std::memory_order_acq_rel));
 }
 
 template <class Choice>
@@ -639,7 +643,7 @@ worker_pool::stuck worker_pool::recover_stuck_portions() noexcept {
     const bool same_job = std::exchange(each->started_at_last_tick, started) == started;
     if (same_job && each->is_busy.load(std::memory_order_relaxed)) {
       stop_searching(*each);
-      job_list behind(each->rest.exchange(nullptr, std::memory_order_acq_rel));
+      job_list behind = take_rest(*each);
       found.recovered += behind.size();
       queue_.push_front(std::move(behind));
     }

@@ -143,7 +143,7 @@ class worker_pool final : private io_threads::guest {
   std::size_t withdraw(Choice choose) noexcept;
   void sweep() noexcept;
   job_list take_waiting(refusal why) noexcept;
-  void take_back_claimed() noexcept;
+  job_list take_rest(worker& of) noexcept;
   std::size_t count_withdrawn(const job_list& jobs) noexcept;
   job_list take_idle_watchers() noexcept;
   void stop_searching(worker& self) noexcept;
