@@ -418,7 +418,7 @@ FEW_THREADS = """
         gc.collect()
         before = 1, fds()
         assert await settled(before), (threads(), fds())
-        for n in range(1, workers + 3):
+        for n in range(1, workers + 4):  # time, workers, dispatcher
             for all_after in (0, 1):
                 shim.fail_thread(n, all_after)
                 pool, error = None, None
@@ -448,8 +448,8 @@ def test_a_thread_that_cannot_start(thread_shim: Path, delivery: str) -> None:
     """All of a pool's threads start or none: a clean error, nothing left, and it can be retried."""
     out = check_script(FEW_THREADS, delivery, LD_PRELOAD=str(thread_shim))
     rows = [line.split("|") for line in out.splitlines()]
-    assert len(rows) == 12
+    assert len(rows) == 14
     for n, _, made, error in rows:
-        if int(n) <= 4:
+        if int(n) <= 5:
             assert (made, error == "no error") == ("not made", False), (n, made, error)
             assert "thread" in error.lower(), "the message says what could not be had"

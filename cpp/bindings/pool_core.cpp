@@ -228,6 +228,16 @@ void pool_core::purge() noexcept {
     each->drop_arrived_threadsafe();
     if (each->in_flight() == 0) remove(*each);
   }
+  if (engine_->has_finished()) close_unused_descriptors();
+}
+
+// Of a pool that nobody joins: no worker is left to touch the mailboxes that no channel has.
+void pool_core::close_unused_descriptors() noexcept {
+  std::erase_if(mailboxes_, [this](const auto& each) {
+    const bool unused = each->is_watched() && each.use_count() == 1;
+    if (unused) wakeups_of_old_mailboxes_ += each->wakeups();
+    return unused;
+  });
 }
 
 void pool_core::purge_all() noexcept {

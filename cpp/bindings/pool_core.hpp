@@ -147,6 +147,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::shared_ptr<loop_channel> watched_channel(py::handle loop);
   std::shared_ptr<loop_channel> announced_channel(py::handle loop);
   std::shared_ptr<mailbox> free_mailbox(bool watched) noexcept;
+  void close_unused_descriptors() noexcept;
   void bring_all() noexcept;
 
   const std::string name_;

@@ -9,8 +9,8 @@
 
 namespace offgil {
 
-// A fixed number of blocks, set aside when the pool starts. A pool posts at most one handler per worker at a
-// time, so a wake-up needs no allocation that could fail after its job has been queued. Thread-safe.
+// A fixed number of blocks, set aside at the start. A timer waits at most once at a time, so arming it needs
+// no allocation that could fail where nobody could be told. Thread-safe.
 class handler_memory {
  public:
   explicit handler_memory(std::size_t blocks) : blocks_(blocks) {

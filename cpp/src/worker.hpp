@@ -36,9 +36,9 @@ struct alignas(64) worker {
   bool searching = false;
   bool has_awaited = false;                // its portion may have jobs that wait_until_ended() waits for
   std::uint64_t started_at_last_tick = 0;  // jobs, when somebody last looked whether it is still at the same
+  std::uint64_t withdrawals_before_claim = 0;  // the thread reads it without the mutex, too
 
   // The thread's own:
-  std::uint64_t withdrawals_before_claim = 0;
   lane* inside = nullptr;
   lane_gate::visitor visit;  // of the gate of `inside`
   std::vector<lane*> lanes_entered;

@@ -67,6 +67,8 @@ worker_pool::worker_pool(options with)
       waiters_(with.workers),
       parked_(with.workers),
       workers_(make_workers(with.workers, *this)),
+      threads_to_end_(with.workers),
+      sentinel_timer_([this] { sentinel_tick(); }),
       threads_(with.workers, with.name + with.name_separator, with.nice, *this) {
   tell(log::level::info, "started with", workers(), "workers");
 }
@@ -86,6 +88,8 @@ void worker_pool::on_thread_end() noexcept {
   for (lane* each : this_worker->lanes_entered)
     each->retire();  // may run code that asks whose thread this is
   this_worker = nullptr;
+  // Before threads_ goes: a tick that is under way may be calling a worker.
+  if (threads_to_end_.fetch_sub(1, std::memory_order_acq_rel) == 1) sentinel_timer_.stop();
 }
 
 worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wake) {
@@ -176,7 +180,8 @@ std::size_t worker_pool::cancel_waiting() noexcept {
 
 std::size_t worker_pool::cancel_unclaimed(const completion_sink* only) noexcept {
   return withdraw([this, only] {
-    take_back_claimed();
+    collect();
+    for (const auto& each : workers_) queue_.push_front(take_rest(*each));
     return queue_.take_all(only, searching_);
   });
 }
@@ -191,14 +196,17 @@ job_list worker_pool::take_waiting(refusal why) noexcept {
   withdrawn_as_ = why;
   // What a worker has claimed and not laid out yet, it withdraws itself: see run().
   withdrawals_begun_.fetch_add(1, std::memory_order_seq_cst);
-  take_back_claimed();
-  return queue_.take_all();
-}
-
-void worker_pool::take_back_claimed() noexcept {
   collect();
   for (const auto& each : workers_)
     queue_.push_front(job_list(each->rest.exchange(nullptr, std::memory_order_seq_cst)));
+  return queue_.take_all();
+}
+
+// What a worker has claimed behind the job that it is at. Nothing if that has been withdrawn, which the
+// worker is about to do itself: in the queue it would run. Under mutex_.
+job_list worker_pool::take_rest(worker& of) noexcept {
+  if (of.withdrawals_before_claim != withdrawals_begun_.load(std::memory_order_relaxed)) return {};
+  return job_list(of.rest.exchange(nullptr, std::memory_order_acq_rel));
 }
 
 template <class Choice>
@@ -397,7 +405,6 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
     lock.lock();
   }
   collect();
-  recover_overdue();
   if (queue_.empty()) {
     note_portion(self, {});
     stop_searching(self);
@@ -407,7 +414,7 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
     const bool idle = is_idle();
     job_list told = idle ? take_idle_watchers() : job_list();
     lock.unlock();
-    if (start) threads_.tick_after(sentinel_period);
+    if (start) sentinel_timer_.expire_after(sentinel_period);
     hand_back(std::move(told));
     if (idle && closed) let_threads_end();
     return {};
@@ -425,7 +432,7 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
   const bool start = portion.is_short && !sentinel_runs_.exchange(true, std::memory_order_relaxed);
   lock.unlock();
   if (call) threads_.call();
-  if (start) threads_.tick_after(sentinel_period);
+  if (start) sentinel_timer_.expire_after(sentinel_period);
   return portion;
 }
 
@@ -649,9 +656,10 @@ bool worker_pool::reserve_parked_worker() noexcept {
 
 // ---- the sentinel ----
 
-// A timer that looks at the pool every millisecond while there is traffic. It makes good on wake-ups that a
-// submitter owes and has not delivered, and on estimates that were wrong. Exactly one runs at a time:
-// `sentinel_runs_` goes from false to true under mutex_, and whoever did it starts the timer.
+// Looks at the pool every millisecond while there is traffic, on the timer thread, which runs no jobs. It
+// makes good on wake-ups that a submitter owes and has not delivered, and on estimates that were wrong.
+// Exactly one runs at a time: `sentinel_runs_` goes from false to true under mutex_, and whoever did it
+// starts the timer.
 void worker_pool::sentinel_tick() noexcept {
   bool work = false;
   stuck found;
@@ -670,20 +678,13 @@ void worker_pool::sentinel_tick() noexcept {
       if (work) late_calls_.fetch_add(1, std::memory_order_relaxed);
       waiting = queue_.size();
     }
-    if (sentinel_runs_.load(std::memory_order_relaxed)) threads_.tick_after(sentinel_period);
+    if (sentinel_runs_.load(std::memory_order_relaxed)) sentinel_timer_.expire_after(sentinel_period);
   }
+  if (work) threads_.call();
   if (found.recovered != 0)
     tell(log::level::debug, "took back", found.recovered,
          "jobs that stood behind a longer one than estimated");
-  if (work) {
-    tell(log::level::debug, "called a worker late for", waiting, "jobs");
-    pump();
-  }
-}
-
-// The timer needs a thread that is not busy. Where all are, whoever claims a portion looks in its place.
-void worker_pool::recover_overdue() noexcept {
-  if (clock::now() - last_look_ > 2 * sentinel_period) recover_stuck_portions();
+  if (work) tell(log::level::debug, "called a worker late for", waiting, "jobs");
 }
 
 // For every worker that is still at the job it was at one tick ago, or at handing it back, which may take as
@@ -691,13 +692,12 @@ void worker_pool::recover_overdue() noexcept {
 // in its old place.
 worker_pool::stuck worker_pool::recover_stuck_portions() noexcept {
   stuck found;
-  last_look_ = clock::now();
   for (const auto& each : workers_) {
     const std::uint64_t started = each->counters.started.load(std::memory_order_relaxed);
     const bool same_job = std::exchange(each->started_at_last_tick, started) == started;
     if (same_job && each->is_busy.load(std::memory_order_relaxed)) {
       stop_searching(*each);
-      job_list behind(each->rest.exchange(nullptr, std::memory_order_acq_rel));
+      job_list behind = take_rest(*each);
       found.recovered += behind.size();
       queue_.push_front(std::move(behind));
     }

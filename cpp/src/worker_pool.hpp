@@ -18,13 +18,14 @@
 #include "cpu_count.hpp"
 #include "fork.hpp"
 #include "intake.hpp"
-#include "io_threads.hpp"
 #include "job.hpp"
 #include "log.hpp"
 #include "run_queue.hpp"
 #include "span_log.hpp"
 #include "stats.hpp"
+#include "timer.hpp"
 #include "waiting_room.hpp"
+#include "worker_threads.hpp"
 
 namespace offgil {
 
@@ -33,17 +34,17 @@ struct worker;
 // Owns the worker threads and every job between submit() and the push into the job's completion sink.
 // All members are thread-safe. None blocks, except the constructor, the destructor and those that say so.
 //
-// How a worker finds work. Workers live inside io_context::run(), see io_threads. A worker without work is
-// *parked* there; when called, it takes jobs from the run queue until that is empty. A *searching*
-// worker is one that will look at the queue again within one portion of work (or has just been called). A
-// submit calls a parked worker only when nobody is searching, and a worker that turns to a long job calls the
-// next one: workers wake one at a time, as the backlog warrants.
+// How a worker finds work. A worker without work is *parked*, see worker_threads; when called, it takes jobs
+// from the run queue until that is empty. A *searching* worker is one that will look at the queue again
+// within one portion of work (or has just been called). A submit calls a parked worker only when nobody is
+// searching, and a worker that turns to a long job calls the next one: workers wake one at a time, as the
+// backlog warrants.
 //
 // All of this is decided under one mutex, so that "nothing to do, park" and "push, nobody searches, call one"
 // cannot miss each other. Jobs that may wait a little for others pass the mutex by: they collect in the
 // intake. A worker that claims, the next submit through the mutex, a flush or, at the latest, the sentinel
 // moves them to the run queue.
-class worker_pool final : private io_threads::guest {
+class worker_pool final : private worker_threads::guest {
  public:
   struct options {
     unsigned workers = usable_cpu_count();
@@ -57,7 +58,8 @@ class worker_pool final : private io_threads::guest {
     std::function<void()> on_start;         // must not throw
   };
 
-  // Starts all threads or none. Throws std::system_error when one cannot start.
+  // Starts all threads or none, and the process's timer thread if no other pool has. Throws std::system_error
+  // when one cannot start, or that one's descriptors cannot be had.
   explicit worker_pool(options with);
 
   // Lets accepted jobs end and joins. In a forked child, where the threads are not, a pool cannot be
@@ -115,8 +117,10 @@ class worker_pool final : private io_threads::guest {
   // Threads that wait for jobs of this pool.
   waiting_room& waiters() noexcept { return waiters_; }
 
-  // After close(): waits until every thread has run its last instruction for this pool. False on timeout.
+  // After close(): waits until every thread has run its last instruction for this pool, and joins them. False
+  // on timeout.
   bool wait_until_finished(std::chrono::nanoseconds at_most);
+  bool has_finished() const noexcept { return threads_.have_ended(); }  // but perhaps not been joined
 
   bool is_on_own_thread() const noexcept;
 
@@ -141,7 +145,6 @@ class worker_pool final : private io_threads::guest {
  private:
   void on_thread_start(unsigned index) noexcept override;
   void on_call() noexcept override { pump(); }
-  void on_tick() noexcept override { sentinel_tick(); }
   void on_thread_end() noexcept override;
 
   void pump() noexcept;
@@ -154,7 +157,7 @@ class worker_pool final : private io_threads::guest {
   std::size_t withdraw(Choice choose) noexcept;
   void sweep() noexcept;
   job_list take_waiting(refusal why) noexcept;
-  void take_back_claimed() noexcept;
+  job_list take_rest(worker& of) noexcept;
   std::size_t count_withdrawn(const job_list& jobs) noexcept;
   job_list take_idle_watchers() noexcept;
   void stop_searching(worker& self) noexcept;
@@ -182,7 +185,6 @@ class worker_pool final : private io_threads::guest {
     bool watched = false;       // there are workers to watch
   };
   stuck recover_stuck_portions() noexcept;
-  void recover_overdue() noexcept;
   std::uint64_t started() const noexcept;
 
   const std::string name_;
@@ -209,7 +211,6 @@ class worker_pool final : private io_threads::guest {
   std::condition_variable admitted_;          // jobs have left the line
   std::optional<clock::time_point> awaited_;  // jobs submitted by then, by wait_until_ended()
   std::condition_variable awaited_may_have_ended_;
-  clock::time_point last_look_{};  // at what the workers are doing
 
   // Written under mutex_, read anywhere:
   std::atomic<std::uint64_t> submitted_{0};  // without what the intake holds
@@ -231,7 +232,9 @@ class worker_pool final : private io_threads::guest {
   std::uint64_t submitted_at_last_tick_ = 0;  // the sentinel's own
 
   std::vector<std::unique_ptr<worker>> workers_;
-  io_threads threads_;  // last: its threads use the above
+  std::atomic<unsigned> threads_to_end_;
+  timer sentinel_timer_;    // stopped by the last thread
+  worker_threads threads_;  // last: its threads use the above
 };
 
 }  // namespace offgil

@@ -2,34 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cstdlib>
 #include <new>
 #include <thread>
 
+#include "interposed_allocation.hpp"
 #include "pools.hpp"
-
-namespace {
-
-// Of the calling thread only.
-thread_local bool memory_is_gone = false;
-
-}  // namespace
-
-void* operator new(std::size_t size) {
-  void* const memory = memory_is_gone ? nullptr : std::malloc(size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-// Not inline, or GCC takes a plain free() for the mismatch of an operator new.
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-
-// What Asio uses where a handler brings no memory of its own.
-extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
-  void* memory = nullptr;
-  if (memory_is_gone || ::posix_memalign(&memory, alignment, size) != 0) return nullptr;
-  return memory;
-}
 
 namespace offgil {
 namespace {
@@ -39,16 +16,9 @@ using testing::consumer;
 using testing::kind_of;
 using testing::test_job;
 using testing::with_workers;
+using testing::without_memory;
 using admission = worker_pool::admission;
 constexpr auto wait_in_line = worker_pool::when_full::wait_in_line;
-
-class without_memory {
- public:
-  without_memory() { memory_is_gone = true; }
-  ~without_memory() { memory_is_gone = false; }
-  without_memory(const without_memory&) = delete;
-  without_memory& operator=(const without_memory&) = delete;
-};
 
 TEST(worker_pool_memory, is_not_needed_to_submit_cancel_wake_and_close) {
   consumer back;

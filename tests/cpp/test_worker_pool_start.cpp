@@ -1,7 +1,10 @@
 // test_worker_pool_start.cpp - a pool starts all threads or none.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
+#include <cerrno>
+#include <deque>
 #include <memory>
 #include <system_error>
 #include <vector>
@@ -43,12 +46,55 @@ TEST_P(worker_pool_whose_thread_fails, to_start_is_an_exception_and_leaves_no_ot
   EXPECT_TRUE(back.receive(1));
 }
 
-INSTANTIATE_TEST_SUITE_P(number, worker_pool_whose_thread_fails, ::testing::Range(1, 5));
+// The timer thread is the first, where no other pool has it.
+INSTANTIATE_TEST_SUITE_P(number, worker_pool_whose_thread_fails, ::testing::Range(1, 6));
+
+TEST(worker_pool_start, is_an_exception_where_no_descriptor_can_be_had_unless_another_pool_has_them) {
+  ASSERT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 0; }));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  int error = 0;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  try {
+    const worker_pool refused(with_workers(2));
+  } catch (const std::system_error& e) {
+    error = e.code().value();
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(error, EMFILE);
+  EXPECT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 0; }));
+
+  const worker_pool has_them(with_workers(1));
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  EXPECT_NO_THROW(worker_pool(with_workers(2)));
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+}
 
 TEST(worker_pool_start, brings_up_every_thread_it_promises) {
   const worker_pool pool(with_workers(5));
   EXPECT_EQ(pool.workers(), 5U);
-  EXPECT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 5; }));
+  EXPECT_TRUE(
+      testing::eventually([] { return testing::threads_of_pools() == 5 + testing::timer_threads(); }));
+}
+
+TEST(worker_pool_start, shares_one_timer_thread_and_its_descriptors_with_every_other_pool) {
+  constexpr std::size_t count = 60;
+  const std::size_t descriptors = testing::descriptor_count();
+  consumer back;
+  kind_of quick([](test_job&) {});
+  std::vector<test_job> jobs(count);
+  std::deque<worker_pool> pools;
+  for (test_job& j : jobs) pools.emplace_back(with_workers(1)).submit(j.prepare(quick, back.queue));
+  ASSERT_TRUE(back.receive(count));
+  EXPECT_TRUE(testing::eventually([] { return testing::timer_threads() == 1; }));
+  EXPECT_LE(testing::descriptor_count(), descriptors + 3);
+
+  // None is destroyed yet, but no job will come any more.
+  for (worker_pool& each : pools) each.close();
+  for (worker_pool& each : pools) EXPECT_TRUE(each.wait_until_finished(testing::patience));
+  EXPECT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 0; }));
+  EXPECT_EQ(testing::descriptor_count(), descriptors);
 }
 
 TEST(worker_pool_start, has_each_worker_called_in_its_lane_before_its_first_job) {

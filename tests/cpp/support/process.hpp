@@ -32,14 +32,32 @@ constexpr std::size_t rounds(std::size_t plain) noexcept {
 
 // By name, because a sanitizer may have threads of its own. A thread that starts gets its name a little
 // later, one that has been joined may still be listed for a moment.
-inline std::size_t threads_of_pools(const std::string& called = "offgil") {
+template <class Predicate>
+std::size_t threads_whose_name(Predicate fits) {
   std::size_t count = 0;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
     std::string name;
     std::getline(std::ifstream(task.path() / "comm"), name);
-    if (name.starts_with(called + '-')) ++count;
+    if (fits(name)) ++count;
   }
   return count;
+}
+
+inline std::size_t timer_threads() {
+  return threads_whose_name([](const std::string& name) { return name == "offgil-time"; });
+}
+
+// Workers, and the timer thread that they share.
+inline std::size_t threads_of_pools() {
+  return threads_whose_name([](const std::string& name) { return name.starts_with("offgil-"); });
+}
+
+// Whether a thread of this process waits for something.
+inline bool is_asleep(pid_t thread) {
+  std::string stat;
+  std::getline(std::ifstream("/proc/self/task/" + std::to_string(thread) + "/stat"), stat);
+  const std::size_t name_end = stat.rfind(')');
+  return name_end != std::string::npos && stat.compare(name_end, 3, ") S") == 0;
 }
 
 inline std::size_t descriptor_count() {
