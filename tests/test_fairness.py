@@ -24,12 +24,15 @@ class Counted:
     """A callable that keeps the GIL for a millisecond, and counts its calls."""
 
     def __init__(self) -> None:
-        self._ended = itertools.count(1)
-        self.ended = 0
+        self._calls: list[None] = []
 
     def __call__(self) -> None:
         busy(1000)
-        self.ended = next(self._ended)
+        self._calls.append(None)
+
+    @property
+    def ended(self) -> int:
+        return len(self._calls)
 
 
 def most_between(seen: list[int]) -> int:
@@ -76,7 +79,7 @@ def test_another_thread_runs_beside_jobs_of_an_executor(workers: int) -> None:
             time.sleep(0.001)
             seen.append(job.ended)
 
-    watching = threading.Thread(target=look)
+    watching = threading.Thread(target=look, daemon=True)
     with offgil.ThreadPoolExecutor(workers) as executor:
         for _ in range(JOBS):
             executor.submit(job)

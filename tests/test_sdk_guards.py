@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -172,12 +173,15 @@ async def test_a_body_may_throw_while_it_holds_the_gil(
 
 
 async def test_an_exception_left_behind_is_nobody_elses(
-    guarded: Any, one_worker: offgil.Pool
+    guarded: Any, one_worker: offgil.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A body that leaves one set: it surfaced in the worker's next Python job."""
+    """A body that leaves one set: it surfaced in the worker's next Python job. It is reported."""
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
     assert await one_worker.submit(len, "x") == 1
     assert await one_worker.submit(guarded.leaves_an_exception, 1) == 2
     assert await one_worker.submit(sorted, [2, 1]) == [1, 2]
+    assert len(told) == 1
     with pytest.raises(SystemError):  # as from any C function
         guarded.leaves_an_exception(1)
 
@@ -258,7 +262,7 @@ def test_an_optimised_build_with_assertions_says_what_to_do(tmp_path: Path) -> N
     done = run_script(PRELUDE + "    module.release(1)", str(file), PYTHONFAULTHANDLER="")
     assert done.returncode == -signal.SIGABRT
     assert done.stderr.startswith("offgil: ")
-    assert "needs a build with NDEBUG defined or without optimisation" in done.stderr
+    assert "needs a build with NDEBUG defined, or without optimisation" in done.stderr
     assert "PyGILState_Check" in done.stderr, "pybind11's own words follow"
 
 

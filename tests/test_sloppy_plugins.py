@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def plugin(library: ctypes.CDLL) -> Callable[..., Any]:
 @pytest.fixture
 def executor() -> Any:
     """One worker, so that what one job leaves behind meets the next one."""
-    with offgil.ThreadPoolExecutor(1) as made:
+    with offgil.ThreadPoolExecutor(1, "sloppy") as made:
         yield made
 
 
@@ -177,6 +178,10 @@ def test_what_a_job_leaves_on_its_thread(
     assert isinstance(future.exception(LIMIT), offgil.NativeError) == (run != "run_and_raise")
     assert executor.submit(abs, -3).result(LIMIT) == 3
     assert [each.exc_type for each in told] == [LookupError]
+    executor.submit(plugin(run=run)).exception(LIMIT)
+    executor.shutdown()  # the worker ends without another Python job
+    assert [each.exc_type for each in told] == [LookupError] * 2
+    assert not [each for each in threading.enumerate() if each.name.startswith("sloppy")]
 
 
 # --------------------------------------------------------------------------------------------------

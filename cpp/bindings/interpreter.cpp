@@ -1,10 +1,13 @@
 // interpreter.cpp - how workers are attached to Python.
 #include "interpreter.hpp"
 
+#include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "clock.hpp"
 #include "fork.hpp"
 #include "thread_identity.hpp"
 
@@ -18,6 +21,12 @@ struct attachment {
   bool is_inside_lane = false;
 };
 thread_local attachment this_thread;
+
+// A native body that has taken the GIL meanwhile may have left an exception set: it is nobody else's.
+void take_gil_again() noexcept {
+  PyEval_RestoreThread(this_thread.state);
+  if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(nullptr);
+}
 
 }  // namespace
 
@@ -35,8 +44,7 @@ lane_gate& gil_lane::the_gate() {
 
 void gil_lane::enter(unsigned worker) noexcept {
   if (this_thread.state != nullptr) {
-    PyEval_RestoreThread(this_thread.state);
-    PyErr_Clear();  // a native body that took the GIL may have left an exception set
+    take_gil_again();
   } else {
     PyGILState_Ensure();  // makes the state, and counts; never undone by its counterpart: see retire()
     this_thread.state = PyThreadState_Get();
@@ -61,7 +69,7 @@ bool gil_lane::leave() noexcept {
 // dies there, as the values of a threading.local do, may run code, and the first of it that acquires and
 // releases the GIL would delete the state under all the others.
 void gil_lane::retire() noexcept {
-  PyEval_RestoreThread(this_thread.state);
+  take_gil_again();
   this_thread.identity.reset();
   PyThreadState_Clear(std::exchange(this_thread.state, nullptr));
   PyThreadState_DeleteCurrent();

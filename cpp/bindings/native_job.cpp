@@ -6,19 +6,26 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "errors.hpp"
+#include "fork.hpp"
 
 namespace offgil::python {
 namespace {
 
-thread_local std::atomic<std::uint64_t>* acquisitions_of_this_thread = nullptr;
+// Where a thread of a pool counts the times that it takes the GIL. In a forked child the pool may be gone.
+struct counted_acquisitions {
+  std::atomic<std::uint64_t>& total;
+  process_generation counted_in;
+};
+thread_local std::optional<counted_acquisitions> acquisitions_of_this_thread;
 
 void count_acquisition(const offgil_host*) noexcept {
-  if (acquisitions_of_this_thread != nullptr)
-    acquisitions_of_this_thread->fetch_add(1, std::memory_order_relaxed);
+  if (acquisitions_of_this_thread && !acquisitions_of_this_thread->counted_in.is_over())
+    acquisitions_of_this_thread->total.fetch_add(1, std::memory_order_relaxed);
 }
 
 constexpr offgil_host the_host{
@@ -79,17 +86,19 @@ void set_exception(const offgil_error& error, const char* function) noexcept {
 
 // What CPython raises of a function that breaks the rules for exceptions: from the one that it has left.
 void set_system_error(const char* function, const char* broken_rule) noexcept {
-  const std::string text = std::string(function) + "(): " + broken_rule;
-  if (PyErr_Occurred() != nullptr)
-    py::raise_from(PyExc_SystemError, text.c_str());
-  else
-    PyErr_SetString(PyExc_SystemError, text.c_str());
+  const py::object left = take_raised();
+  PyErr_Format(PyExc_SystemError, "%s(): %s", function, broken_rule);
+  if (!left) return;
+  py::object raised = take_raised();
+  PyException_SetCause(raised.ptr(), Py_NewRef(left.ptr()));
+  PyException_SetContext(raised.ptr(), Py_NewRef(left.ptr()));
+  restore_raised(std::move(raised));
 }
 
 }  // namespace
 
 void count_acquisitions_in(std::atomic<std::uint64_t>& acquisitions) noexcept {
-  acquisitions_of_this_thread = &acquisitions;
+  acquisitions_of_this_thread.emplace(acquisitions);
 }
 
 bool native_kind::is_stored_inline() const noexcept {

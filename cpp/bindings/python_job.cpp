@@ -99,8 +99,6 @@ void python_kind::describe(const job& j, std::span<char> name) noexcept {
 bool python_kind::run(job& base) noexcept {
   auto& j = static_cast<bridge_job&>(base);
   call& c = call_of(j);
-  // A native function that has taken the GIL may have left it on this thread; it is none of this job's.
-  if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(nullptr);
   PyObject* const result = invoke(c);
   PyObject* const outcome = result != nullptr ? result : exception_of(j).release().ptr();
   c.release_arguments();

@@ -6,7 +6,8 @@
 namespace offgil {
 
 // Threads do not survive a fork. Who depends on some remembers the generation in which it started them, and
-// compares: one atomic load. Registers, on first use, a fork handler that touches nothing but one atomic.
+// compares: one atomic load. A fork handler, which touches nothing but one atomic, is registered when the
+// library is loaded.
 class process_generation {
  public:
   process_generation() noexcept;  // the present one

@@ -58,13 +58,14 @@ class job_list {
     size_ += std::exchange(other.size_, 0);
   }
 
-  void push_front(job_list&& other) noexcept {
+  // Puts jobs in front, but behind those that were submitted before the first of them.
+  void push_in_order(job_list&& other) noexcept {
     if (other.empty()) return;
-    other.tail_->next = head_;
-    if (empty()) tail_ = other.tail_;
-    head_ = std::exchange(other.head_, nullptr);
-    other.tail_ = nullptr;
-    size_ += std::exchange(other.size_, 0);
+    job_list older;
+    while (!empty() && head_->submitted_at < other.head_->submitted_at) older.push_back(pop_front());
+    older.push_back(std::move(other));
+    older.push_back(std::move(*this));
+    *this = std::move(older);
   }
 
   job& pop_front() noexcept {

@@ -14,12 +14,10 @@
 namespace offgil {
 
 // What a lane leads to, such as the GIL, has other users: an event loop, other threads. They get it only if a
-// worker lets go of it for longer than they take to wake up, and the more workers want it, the later. So
-// - one worker at a time has the *turn*; the others wait here, first come first served, without wanting the
-// GIL;
-// - after every `period` of work in the lane the worker leaves it, and if somebody waits, all workers stay
-// out
-//   for a `gap`.
+// worker lets go of it for longer than they take to wake up, and the more workers want it, the later. So one
+// worker at a time has the *turn*, and the others wait here, first come first served, without wanting the
+// GIL. After every `period` of work in the lane the worker leaves it. If another thread waits, which is not
+// always seen, or for the third time, all workers stay out for a `gap`.
 //
 // The job of the worker that has the turn may have left the lane meanwhile, to wait for something or to
 // compute outside. The first in the queue is let in beside it where jobs of that kind are known to do so; and

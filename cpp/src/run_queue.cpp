@@ -40,7 +40,7 @@ void run_queue::push_front(job_list&& claimed_before) {
   size_ += claimed_before.size();
   while (!claimed_before.empty()) {
     // A portion may span levels, and come back to one when it began at the lowest: all of one level go back
-    // to its front together, in their order.
+    // to its front together, in their order; behind older ones that another worker has given back.
     const auto priority = claimed_before.front()->priority;
     job_list of_this_level;
     job_list others;
@@ -48,7 +48,7 @@ void run_queue::push_front(job_list&& claimed_before) {
       job& j = claimed_before.pop_front();
       (j.priority == priority ? of_this_level : others).push_back(j);
     }
-    levels_[priority].push_front(std::move(of_this_level));
+    levels_[priority].push_in_order(std::move(of_this_level));
     claimed_before = std::move(others);
   }
 }

@@ -301,7 +301,7 @@ void worker_pool::close() noexcept {
 
 // Closed and idle is a state that nothing leads out of, so this is called once: by close(), by the worker
 // that parks last, or by the last cancel_waiting() that found something. Before that, a worker that has been
-// called but not posted yet must find its thread.
+// called but is not awake yet must find its thread.
 void worker_pool::let_threads_end() noexcept { threads_.let_end(); }
 
 bool worker_pool::is_closed() const noexcept { return closed_.load(std::memory_order_relaxed); }
@@ -316,6 +316,7 @@ bool worker_pool::is_on_own_thread() const noexcept {
 
 void worker_pool::give_up_turn_in_lane() noexcept {
   if (this_worker == nullptr || this_worker->inside == nullptr) return;
+  if (this_worker->pool->was_left_behind_by_fork()) return;  // a job has forked: the gate is its parent's
   this_worker->inside->gate.give_up_turn(this_worker->visit);
 }
 

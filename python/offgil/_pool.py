@@ -47,14 +47,15 @@ class Pool(_core.Pool):
     threads at once.
 
     ``max_pending`` bounds the jobs that wait for a worker: `submit` then raises `PoolFull`, `run`
-    waits. ``nice`` is added to the threads' niceness; for native functions: with Python callables, a
-    thread that gets little of a busy CPU holds the GIL meanwhile. ``spin`` is how long, in seconds, an idle
-    worker looks for work before it sleeps; it buys latency for CPU time, is given up where it
-    does not pay, and is off when there are more workers than CPUs. ``delivery`` says how results
-    reach an event loop: ``"eventfd"`` (the loop watches a descriptor; no thread of the pool takes
-    the GIL), ``"callback"`` (one thread takes the GIL once per batch), or ``"auto"``: eventfd
-    where the loop can. Each worker calls ``initializer(*initargs)`` before its first job; when
-    that raises, the pool is broken: waiting jobs and later submits raise `PoolBroken`.
+    waits. ``nice`` is added to the threads' niceness. Use it for native functions only: on a busy
+    machine, a niced thread that runs Python code holds the GIL while it waits for a CPU. ``spin``
+    is how long, in seconds, an idle worker looks for work before it sleeps; it buys latency for CPU
+    time, is given up where it does not pay, and is off when there are more workers than CPUs.
+    ``delivery`` says how results reach an event loop: ``"eventfd"`` (the loop watches a descriptor;
+    no thread of the pool takes the GIL), ``"callback"`` (one thread takes the GIL once per batch),
+    or ``"auto"``: eventfd where the loop can. Each worker calls ``initializer(*initargs)`` before
+    its first job; when that raises, the pool is broken: waiting jobs and later submits raise
+    `PoolBroken`.
 
         async with offgil.Pool(workers=4) as pool:
             results = await asyncio.gather(*(pool.submit(fn, x) for x in range(100)))

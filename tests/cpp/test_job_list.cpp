@@ -48,8 +48,22 @@ TEST_F(job_list_of_four, takes_others_before_its_own) {
   job_list earlier;
   earlier.push_back(jobs[0]);
   earlier.push_back(jobs[1]);
-  list.push_front(std::move(earlier));
+  list.push_in_order(std::move(earlier));
   list.push_back(jobs[3]);
+  EXPECT_EQ(list.size(), 4U);
+  EXPECT_EQ(emptied(std::move(list)), (order{0, 1, 2, 3}));
+}
+
+TEST_F(job_list_of_four, takes_others_behind_those_that_are_older) {
+  for (std::size_t i = 0; i < jobs.size(); ++i)
+    jobs[i].submitted_at = clock::time_point(std::chrono::seconds(i));
+  job_list list;
+  list.push_back(jobs[0]);
+  list.push_back(jobs[3]);
+  job_list between;
+  between.push_back(jobs[1]);
+  between.push_back(jobs[2]);
+  list.push_in_order(std::move(between));
   EXPECT_EQ(list.size(), 4U);
   EXPECT_EQ(emptied(std::move(list)), (order{0, 1, 2, 3}));
 }
@@ -58,8 +72,8 @@ TEST_F(job_list_of_four, can_be_appended_to_after_others_were_put_before_nothing
   job_list list;
   job_list earlier;
   earlier.push_back(jobs[0]);
-  list.push_front(std::move(earlier));
-  list.push_front(job_list());
+  list.push_in_order(std::move(earlier));
+  list.push_in_order(job_list());
   list.push_back(jobs[1]);
   EXPECT_EQ(emptied(std::move(list)), (order{0, 1}));
 }

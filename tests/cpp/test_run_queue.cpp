@@ -182,6 +182,17 @@ TEST_F(run_queue_test, puts_a_portion_back_in_its_old_place) {
   EXPECT_EQ(emptied(queue.take_all()), (ids{0, 1, 2, 3, 4, 5}));
 }
 
+// Two workers give back what they have claimed, the one with the younger jobs last.
+TEST_F(run_queue_test, puts_portions_back_in_the_order_of_their_age) {
+  push(taking_1ms, 3);
+  const auto begin = clock::now();
+  job_list claimed[] = {queue.take().jobs, queue.take().jobs, queue.take().jobs};
+  for (int i = 0; i < 3; ++i) claimed[i].front()->submitted_at = begin + std::chrono::seconds(i);
+  for (const int i : {0, 2, 1}) queue.push_front(std::move(claimed[i]));
+  EXPECT_TRUE(queue.has_from(begin));
+  EXPECT_EQ(emptied(queue.take_all()), (ids{0, 1, 2}));
+}
+
 TEST_F(run_queue_test, puts_a_portion_of_many_priorities_back_each_into_its_own) {
   push(taking_1us, 2, 0);
   push(taking_1us, 2, 1);

@@ -188,9 +188,8 @@ void offgil_assert_fail(const char* assertion, const char* file, unsigned line,
   if (offgil::sdk::native_body::current() != nullptr && function != nullptr &&
       std::strstr(function, "gil_scoped_release") != nullptr)
     std::fputs(
-        "offgil: pybind11::gil_scoped_release in a native function needs a build with NDEBUG defined or "
-        "without "
-        "optimisation; offgil::gil_release works in any.\n",
+        "offgil: pybind11::gil_scoped_release in a native function needs a build with NDEBUG defined, "
+        "or without optimisation; offgil::gil_release works in any.\n",
         stderr);
   using assert_fail = void(const char*, const char*, unsigned, const char*);
   reinterpret_cast<assert_fail*>(::dlsym(RTLD_DEFAULT, "__assert_fail"))(assertion, file, line, function);

@@ -27,9 +27,17 @@ namespace py = pybind11;
 // that cannot be a T, or the part of a T that it stands for. Null where that is not what is wrong. May run
 // Python code, as the conversion itself; what that raises is thrown.
 template <class T>
-struct text_error {
-  static py::object in(py::handle) { return {}; }  // no texts in there
+struct text_error;
+
+// Of what holds no texts, which is not looked through: it may be large.
+struct no_text_error {
+  static py::object in(py::handle) { return {}; }
 };
+template <class T>
+struct text_error : no_text_error {};
+
+template <class T>
+concept holds_texts = !std::derived_from<text_error<T>, no_text_error>;
 
 template <class T>
 concept character = std::same_as<T, char> || std::same_as<T, wchar_t> || std::same_as<T, char8_t> ||
@@ -67,18 +75,27 @@ struct text_error<std::filesystem::path> {
   }
 };
 
-// What a container is made of, where that may be looked at twice. Empty for anything else.
+// What a container is made of, where that may be looked at twice. Empty for anything else. A sequence has as
+// many items as it says, whatever an iteration would give.
 inline py::list items_of(py::handle given) {
   PyObject* const object = given.ptr();
-  if (PyUnicode_Check(object) != 0 || (PySequence_Check(object) == 0 && PyAnySet_Check(object) == 0))
-    return py::list();
-  PyObject* const items = PySequence_List(object);
-  if (items == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::list>(items);
+  if (PyAnySet_Check(object) != 0) return py::list(py::reinterpret_borrow<py::object>(given));
+  py::list items;
+  if (PyUnicode_Check(object) != 0 || PySequence_Check(object) == 0) return items;
+  const Py_ssize_t size = PySequence_Size(object);
+  if (size < 0) throw py::error_already_set();
+  for (Py_ssize_t i = 0; i < size; ++i) {
+    PyObject* const item = PySequence_GetItem(object, i);
+    if (item == nullptr) throw py::error_already_set();
+    items.append(py::reinterpret_steal<py::object>(item));
+  }
+  return items;
 }
 
 template <class Element>
-struct text_error_in_items {
+struct text_error_in_items : no_text_error {};
+template <holds_texts Element>
+struct text_error_in_items<Element> {
   static py::object in(py::handle given) {
     for (const py::handle each : items_of(given))
       if (auto found = text_error<Element>::in(each)) return found;
@@ -95,7 +112,10 @@ template <class T>
 struct text_error<std::unordered_set<T>> : text_error_in_items<T> {};
 
 template <class K, class V>
-struct text_error_in_map {
+struct text_error_in_map : no_text_error {};
+template <class K, class V>
+  requires(holds_texts<K> || holds_texts<V>)
+struct text_error_in_map<K, V> {
   static py::object in(py::handle given) {
     if (PyDict_Check(given.ptr()) == 0) return {};
     return text_error_in_items<std::pair<K, V>>::in(
@@ -108,6 +128,7 @@ template <class K, class V>
 struct text_error<std::unordered_map<K, V>> : text_error_in_map<K, V> {};
 
 template <class... T>
+  requires(holds_texts<T> || ...)
 struct text_error<std::tuple<T...>> {
   static py::object in(py::handle given) {
     const py::list items = items_of(given);
@@ -123,6 +144,7 @@ struct text_error<std::pair<A, B>> : text_error<std::tuple<A, B>> {};
 
 // One of them was to be it.
 template <class... T>
+  requires(holds_texts<T> || ...)
 struct text_error<std::variant<T...>> {
   static py::object in(py::handle given) {
     py::object found;
