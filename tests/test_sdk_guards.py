@@ -350,6 +350,12 @@ def test_a_host_hears_of_acquisitions_from_abi_1_1_on(guarded: Any) -> None:
     assert heard == [ctypes.addressof(host)] * 2
 
 
+def test_a_job_may_be_destroyed_without_the_gil(guarded: Any) -> None:
+    """As the ABI allows, also where what it carries releases the GIL to go away."""
+    for name in ("takes_slow", "gives_slow"):
+        run_under(OldHost(struct_size=8), getattr(guarded, name))
+
+
 # --------------------------------------------------------------------------------------------------
 # the end
 
