@@ -226,7 +226,8 @@ async def test_plain_functions_run_as_ever(guarded: Any, guarded_file: Path) -> 
     done = run_script(
         PRELUDE + "    module.plainly_twice(1)", str(guarded_file), PYTHONFAULTHANDLER=""
     )
-    assert done.returncode == -signal.SIGABRT, "to release it twice is fatal there"
+    deaths = (-signal.SIGABRT, -signal.SIGSEGV)  # the second from 3.12 on, without assertions
+    assert done.returncode in deaths, "to release it twice is fatal there"
     assert "offgil: " not in done.stderr
 
 
