@@ -65,6 +65,7 @@ bool lane_gate::is_let_in(lock& held, visitor& self, clock::duration& look) noex
   } else {
     self.beside_ = holder_;
     self.job_beside_ = holder_->jobs_begun_.load(std::memory_order_relaxed);
+    self.cpu_time_beside_ = cpu_time(holder_->cpu_clock_);
     lane_sharing* const kind = holder_->kind_of_job_.load(std::memory_order_relaxed);
     if (kind != nullptr && kind->is_worth_trying()) return true;
     if (!is_held_up_beside(held, self, look)) return false;
@@ -111,7 +112,9 @@ void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   if (beside == nullptr || (beside != holder_ && beside != overtaken_)) return;
   lane_sharing* const kind = beside->kind_of_job_.load(std::memory_order_relaxed);
   if (kind == nullptr) return;
-  if (waited >= long_wait)
+  // It may have been somebody else who kept it waiting.
+  const bool has_computed = cpu_time(beside->cpu_clock_) - self.cpu_time_beside_ >= waited / 2;
+  if (waited >= long_wait && has_computed)
     kind->learn(false);
   else if (waited < no_wait && beside->jobs_begun_.load(std::memory_order_relaxed) == self.job_beside_)
     kind->learn(true);

@@ -56,6 +56,7 @@ class lane_gate {
     clockid_t cpu_clock_{};
     visitor* beside_ = nullptr;  // inside when this one passed
     std::uint64_t job_beside_ = 0;
+    clock::duration cpu_time_beside_{};  // when this one passed
   };
 
   // Calls `enter_lane()` when it is the visitor's turn, or it is let in beside another one.

@@ -110,8 +110,21 @@ TEST(lane_gate, learns_that_jobs_do_not_share_from_a_visitor_that_has_to_wait) {
   lane_sharing kind;
   gate.enter(inside, at_once);
   gate.begin_job(inside, kind);
-  gate.enter(beside, [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); });
+  gate.enter(beside, [] { compute_until(clock::now() + std::chrono::milliseconds(2)); });
   EXPECT_FALSE(kind.is_likely());
+  gate.leave(inside, true);
+  gate.leave(beside, true);
+}
+
+TEST(lane_gate, learns_nothing_from_a_visitor_that_somebody_else_keeps_waiting) {
+  lane_gate gate;
+  visitor inside;
+  visitor beside;
+  lane_sharing kind;
+  gate.enter(inside, at_once);
+  gate.begin_job(inside, kind);
+  gate.enter(beside, [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); });
+  EXPECT_TRUE(kind.is_likely()) << "the job inside has used no CPU time";
   gate.leave(inside, true);
   gate.leave(beside, true);
 }
