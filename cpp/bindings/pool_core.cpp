@@ -27,7 +27,7 @@ std::vector<pool_core*>& all_cores() {
 std::shared_ptr<pool_core> pool_core::start(options with) {
   const auto refuse_at_exit = [] {
     if (is_exiting())
-      raise(exceptions::get().pool_closed, "no pool can be made while the interpreter is shutting down");
+      raise(exceptions::get().pool_closed, "no pool can be made after the shutdown of the interpreter");
   };
   refuse_at_exit();
   std::shared_ptr<pool_core> made;

@@ -50,9 +50,8 @@ void raise_closed(manners how) {
   if (how == manners::of_executors)
     raise(PyExc_RuntimeError, by_exit ? "cannot schedule new futures after interpreter shutdown"
                                       : "cannot schedule new futures after shutdown");
-  raise(exceptions::get().pool_closed, by_exit
-                                           ? "the pool was closed because the interpreter is shutting down"
-                                           : "the pool has been closed; make a new one");
+  raise(exceptions::get().pool_closed, by_exit ? "the pool was closed by the shutdown of the interpreter"
+                                               : "the pool has been closed; make a new one");
 }
 
 void check_open(pool_core& core, manners how) {
