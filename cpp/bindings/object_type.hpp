@@ -83,7 +83,7 @@ inline PyObject* refuse_to_reduce(PyObject* self, PyObject*) noexcept {
 
 // ---- slots ----
 
-// tp_init. The object may be used by other threads, which have left the GIL to this one: there is no second.
+// tp_init. An object is never replaced: other threads may be inside a call on it that has released the GIL.
 template <class T, std::unique_ptr<T> (*make)(PyObject* args, PyObject* kwargs)>
 int initialise(PyObject* self, PyObject* args, PyObject* kwargs) noexcept {
   return guarded(-1, [&] {
