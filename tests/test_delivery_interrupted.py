@@ -187,9 +187,12 @@ def test_a_call_that_is_lost_is_made_again(times: int) -> None:
         async with offgil.Pool(1, delivery="callback") as pool:
             assert await pool.submit(ex.echo, 1) == 1
             loop.to_lose = times
-            future = pool.submit(ex.sleep, 0.01)
-            await asyncio.wait_for(future, LIMIT)
-            assert loop.to_lose == 0
+            for _ in range(
+                100
+            ):  # on a busy machine, the drain that goes on may find the result by itself
+                await asyncio.wait_for(pool.submit(ex.sleep, 0.01), LIMIT)
+                if loop.to_lose == 0:
+                    break
 
     assert len(run_lossy(main).lost) == times
 
