@@ -58,14 +58,15 @@ class job_list {
     size_ += std::exchange(other.size_, 0);
   }
 
-  // Puts jobs in front, but behind those that were submitted before the first of them.
+  // Puts each job in front of those that were submitted later. Both lists stand in the order of their age.
   void push_in_order(job_list&& other) noexcept {
-    if (other.empty()) return;
-    job_list older;
-    while (!empty() && head_->submitted_at < other.head_->submitted_at) older.push_back(pop_front());
-    older.push_back(std::move(other));
-    older.push_back(std::move(*this));
-    *this = std::move(older);
+    job_list merged;
+    while (!other.empty()) {
+      const bool mine_is_older = !empty() && head_->submitted_at < other.head_->submitted_at;
+      merged.push_back(mine_is_older ? pop_front() : other.pop_front());
+    }
+    merged.push_back(std::move(*this));
+    *this = std::move(merged);
   }
 
   job& pop_front() noexcept {

@@ -67,10 +67,15 @@ bool lane_gate::is_let_in(lock& held, visitor& self, clock::duration& look) noex
     self.job_beside_ = holder_->jobs_begun_.load(std::memory_order_relaxed);
     self.cpu_time_beside_ = cpu_time(holder_->cpu_clock_);
     lane_sharing* const kind = holder_->kind_of_job_.load(std::memory_order_relaxed);
-    if (kind != nullptr && kind->is_worth_trying()) return true;
+    self.passed_ = clock::now();
+    if (kind != nullptr && kind->is_worth_trying()) {
+      passing_ = &self;
+      return true;
+    }
     if (!is_held_up_beside(held, self, look)) return false;
     overtaken_ = holder_;
     overtaken_->has_turn_.store(false, std::memory_order_relaxed);
+    passing_ = &self;
     take_turn(self);
     return true;
   }
@@ -108,16 +113,21 @@ void lane_gate::take_turn(visitor& self) noexcept {
 void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   const std::lock_guard held(mutex_);
   self.is_entering_ = false;
+  if (passing_ == &self) passing_ = nullptr;
   visitor* const beside = std::exchange(self.beside_, nullptr);
   if (beside == nullptr || (beside != holder_ && beside != overtaken_)) return;
   lane_sharing* const kind = beside->kind_of_job_.load(std::memory_order_relaxed);
   if (kind == nullptr) return;
-  // It may have been somebody else who kept it waiting.
-  const bool has_computed = cpu_time(beside->cpu_clock_) - self.cpu_time_beside_ >= waited / 2;
-  if (waited >= long_wait && has_computed)
+  if (has_kept_out(*beside, self, waited))
     kind->learn(false);
   else if (waited < no_wait && beside->jobs_begun_.load(std::memory_order_relaxed) == self.job_beside_)
     kind->learn(true);
+}
+
+// Under mutex_. It may have been somebody else: then the job inside has used no CPU time either.
+bool lane_gate::has_kept_out(const visitor& inside, const visitor& other,
+                             clock::duration waited) const noexcept {
+  return waited >= long_wait && cpu_time(inside.cpu_clock_) - other.cpu_time_beside_ >= waited / 2;
 }
 
 void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
@@ -132,6 +142,11 @@ void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
     next_gap_.store(now + gap + period, std::memory_order_relaxed);
   }
   if (--inside_ == 0) empty_since_ = now;
+  // A visitor that gets in only now learns nothing any more.
+  if (passing_ != nullptr && passing_->beside_ == &self) {
+    lane_sharing* const kind = self.kind_of_job_.load(std::memory_order_relaxed);
+    if (kind != nullptr && has_kept_out(self, *passing_, now - passing_->passed_)) kind->learn(false);
+  }
   self.kind_of_job_.store(nullptr, std::memory_order_relaxed);
   if (overtaken_ == &self) overtaken_ = nullptr;
   free_turn_of(self);

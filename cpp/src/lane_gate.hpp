@@ -57,6 +57,7 @@ class lane_gate {
     visitor* beside_ = nullptr;  // inside when this one passed
     std::uint64_t job_beside_ = 0;
     clock::duration cpu_time_beside_{};  // when this one passed
+    clock::time_point passed_;
   };
 
   // Calls `enter_lane()` when it is the visitor's turn, or it is let in beside another one.
@@ -95,12 +96,14 @@ class lane_gate {
   void take_turn(visitor& self) noexcept;
   void has_entered(visitor& self, clock::duration waited) noexcept;
   void free_turn_of(visitor& self) noexcept;
+  bool has_kept_out(const visitor& inside, const visitor& other, clock::duration waited) const noexcept;
   void call_first() noexcept;
 
   std::mutex mutex_;
   // Guarded by mutex_:
   visitor* holder_ = nullptr;     // of the turn
   visitor* overtaken_ = nullptr;  // still inside, from which holder_ has taken it over
+  visitor* passing_ = nullptr;    // beside holder_ or overtaken_: the last one that has not entered yet
   visitor* first_ = nullptr;      // of the queue
   visitor* last_ = nullptr;
   unsigned inside_ = 0;  // or entering

@@ -34,7 +34,7 @@ struct alignas(64) worker {
 
   // Guarded by the pool's mutex:
   bool searching = false;
-  bool has_awaited = false;                // its portion may have jobs that wait_until_ended() waits for
+  clock::time_point oldest_claimed = clock::time_point::max();  // of its portion: when it was submitted
   std::uint64_t started_at_last_tick = 0;  // jobs, when somebody last looked whether it is still at the same
   std::uint64_t withdrawals_before_claim = 0;  // the thread reads it without the mutex, too
 

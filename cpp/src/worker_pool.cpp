@@ -437,13 +437,12 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
   return portion;
 }
 
-// Under mutex_. Jobs claimed before somebody awaits any count as awaited: they are older.
+// Under mutex_. Jobs claimed before somebody awaits any for the first time count as awaited: they are older.
 void worker_pool::note_portion(worker& self, const job_list& claimed) noexcept {
-  self.has_awaited = !claimed.empty();
+  self.oldest_claimed = claimed.empty() || awaited_ ? clock::time_point::max() : clock::time_point::min();
   if (!awaited_) return;
-  self.has_awaited = false;
-  for (const job* j = claimed.front(); j != nullptr && !self.has_awaited; j = j->next)
-    self.has_awaited = j->submitted_at <= *awaited_;
+  for (const job* j = claimed.front(); j != nullptr; j = j->next)
+    self.oldest_claimed = std::min(self.oldest_claimed, j->submitted_at);
   awaited_may_have_ended_.notify_all();
 }
 
@@ -451,7 +450,8 @@ void worker_pool::note_portion(worker& self, const job_list& claimed) noexcept {
 bool worker_pool::has_awaited() noexcept {
   collect();
   return withdrawals_under_way_ != 0 || queue_.has_from(*awaited_) ||
-         std::any_of(workers_.begin(), workers_.end(), [](const auto& each) { return each->has_awaited; });
+         std::any_of(workers_.begin(), workers_.end(),
+                     [this](const auto& each) { return each->oldest_claimed <= *awaited_; });
 }
 
 void worker_pool::stop_searching(worker& self) noexcept {

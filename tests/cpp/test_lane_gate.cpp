@@ -116,6 +116,21 @@ TEST(lane_gate, learns_that_jobs_do_not_share_from_a_visitor_that_has_to_wait) {
   gate.leave(beside, true);
 }
 
+TEST(lane_gate, learns_that_jobs_do_not_share_when_a_visitor_gets_in_only_behind_them) {
+  lane_gate gate;
+  visitor inside;
+  visitor beside;
+  lane_sharing kind;
+  gate.enter(inside, at_once);
+  gate.begin_job(inside, kind);
+  gate.enter(beside, [&] {
+    compute_until(clock::now() + std::chrono::milliseconds(2));
+    gate.leave(inside, true);
+  });
+  EXPECT_FALSE(kind.is_likely());
+  gate.leave(beside, true);
+}
+
 TEST(lane_gate, learns_nothing_from_a_visitor_that_somebody_else_keeps_waiting) {
   lane_gate gate;
   visitor inside;
