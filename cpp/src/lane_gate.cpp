@@ -11,10 +11,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// For how long the first in the queue waits before it looks at what the holder of the turn is doing: a short
-// time at first, since a job that waits for something holds up others that could do so as well.
-constexpr clock::duration first_look = 200us;
-constexpr clock::duration longest_look = 2ms;
+// For how long the first in the queue waits before it looks at what the holder of the turn is doing. Jobs of
+// that kind are not known to let others in, so that one without CPU time mostly waits for the GIL itself, for
+// less.
+constexpr clock::duration first_look = 2ms;
+constexpr clock::duration longest_look = 8ms;
 
 // Whether a visitor was let in by the job inside: at once, or not at all. In between, the job may have let go
 // of the lane for a moment only.
