@@ -280,6 +280,7 @@ def test_a_descriptor_that_could_not_be_unwatched(
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     loop = Loop()
     loop.run_until_complete(turns())
+    another = offgil.Pool(1)  # keeps the descriptors of the timers
     pool = offgil.Pool(1, delivery="eventfd")
     before = open_fds(), len(loop._selector.get_map())
 
@@ -298,4 +299,5 @@ def test_a_descriptor_that_could_not_be_unwatched(
     assert loop.left == 0 and len(told) == (closed == "in the loop")
     told.clear()
     assert (open_fds(), len(loop._selector.get_map())) == before
+    run_in_new_loop(another.aclose())
     loop.close()
