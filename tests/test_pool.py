@@ -520,6 +520,24 @@ async def test_close_leaves_the_loop_to_a_done_callback(make_pool: MakePool) -> 
     assert results == [7]
 
 
+async def test_close_without_a_thread_to_wait_in(
+    make_pool: MakePool, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None can be had, on Python 3.12 also after the end of the main thread: the loop looks itself."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = make_pool(1, initializer=gate)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        closing = asyncio.create_task(pool.aclose(timeout=LIMIT))
+        await asyncio.wait([closing], timeout=0.02)
+        assert not closing.done(), "the pool still has its initializer to run"
+        gate.open()
+        await closing
+
+
 async def test_close_in_time_names_an_initializer(make_pool: MakePool, gate: Gate) -> None:
     """There is no job that would be named."""
     pool = make_pool(1, initializer=gate)

@@ -295,7 +295,9 @@ bool dispatcher::wait_until_brought(std::uint64_t batches, std::chrono::nanoseco
       return each.held_up_in && *each.held_up_in <= last;
     });
     const bool brings_later_ones = batches_ > last;
-    return !holds_one_up && (brings_later_ones || (first_ == nullptr && !is_bringing_));
+    // Announcements that came after the end of its threads go nowhere.
+    const bool has_nothing_left = is_over_ || (first_ == nullptr && !is_bringing_);
+    return !holds_one_up && (brings_later_ones || has_nothing_left);
   });
 }
 

@@ -224,7 +224,13 @@ class Pool(_core.Pool):
                 loop.call_soon_threadsafe(tell)
 
         waiter = threading.Thread(target=wait, name=f"{self._name}-close", daemon=True)
-        waiter.start()
+        try:
+            waiter.start()
+        except RuntimeError:
+            # None can be had; up to Python 3.12.2 also because the main thread has ended before this one.
+            while not self._join(_MOSTLY_ENOUGH):
+                await asyncio.sleep(_MOSTLY_ENOUGH)
+            return
         await ended
         waiter.join()  # it has only to return
 
