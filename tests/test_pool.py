@@ -523,7 +523,7 @@ async def test_close_leaves_the_loop_to_a_done_callback(make_pool: MakePool) -> 
 async def test_close_without_a_thread_to_wait_in(
     make_pool: MakePool, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None can be had, on Python 3.12 also after the end of the main thread: the loop looks itself."""
+    """None can be had, as on Python 3.12 after the end of the main thread: the loop looks."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
