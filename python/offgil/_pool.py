@@ -228,8 +228,8 @@ class Pool(_core.Pool):
             waiter.start()
         except RuntimeError:
             # None can be had; up to Python 3.12.2 also because the main thread has ended.
-            while not self._join(_MOSTLY_ENOUGH):
-                await asyncio.sleep(_MOSTLY_ENOUGH)  # noqa: ASYNC110 (nobody would set an event)
+            while not self._join(_MOSTLY_ENOUGH):  # noqa: ASYNC110 (nobody would set an event)
+                await asyncio.sleep(_MOSTLY_ENOUGH)
             return
         await ended
         waiter.join()  # it has only to return
