@@ -17,14 +17,20 @@ using namespace std::chrono_literals;
 constexpr clock::duration first_look = 2ms;
 constexpr clock::duration longest_look = 8ms;
 
-// Whether a visitor was let in by the job inside: at once, or not at all. In between, the job may have let go
-// of the lane for a moment only.
-constexpr clock::duration no_wait = 20us;
+// A visitor that waits for this long, while the job inside computes, was not let in by it.
 constexpr clock::duration long_wait = 200us;
+
+// For how long a job may run and prove something about the one beside: then CPython has not interrupted
+// either.
+constexpr clock::duration short_visit = 4ms;
 
 // Whether somebody waits is not seen of a thread that is about to wait again: a job that lets go of the GIL
 // only for moments wakes it over and over, in vain.
 constexpr unsigned most_stays_without_gap = 3;
+
+// A stay that was longer than a period is followed by a longer gap: who misses it waits for as long again.
+constexpr int stays_per_gap = 32;
+constexpr clock::duration longest_gap = 1ms;
 
 clock::duration cpu_time(clockid_t clock_of_thread) noexcept {
   timespec used{};
@@ -50,7 +56,10 @@ void lane_gate::wait_for_turn(visitor& self) noexcept {
   self.is_entering_ = true;
   // A lane that has been empty for a while had its gap.
   const auto now = clock::now();
-  if (inside_++ == 0 && now - empty_since_ >= gap) next_gap_.store(now + period, std::memory_order_relaxed);
+  if (inside_++ == 0 && now - empty_since_ >= gap) {
+    stay_began_ = now;
+    next_gap_.store(now + period, std::memory_order_relaxed);
+  }
 }
 
 // Waits for a while if it is not.
@@ -63,24 +72,25 @@ bool lane_gate::is_let_in(lock& held, visitor& self, clock::duration& look) noex
   } else if (holder_ == nullptr) {
     take_turn(self);
     return true;
-  } else {
-    self.beside_ = holder_;
-    self.job_beside_ = holder_->jobs_begun_.load(std::memory_order_relaxed);
-    self.cpu_time_beside_ = cpu_time(holder_->cpu_clock_);
-    lane_sharing* const kind = holder_->kind_of_job_.load(std::memory_order_relaxed);
-    self.passed_ = clock::now();
-    if (kind != nullptr && kind->is_worth_trying()) {
-      passing_ = &self;
-      return true;
-    }
-    if (!is_held_up_beside(held, self, look)) return false;
+  } else if (lane_sharing* const kind = holder_->kind_of_job_.load(std::memory_order_relaxed);
+             kind != nullptr && kind->is_worth_trying()) {
+    pass_beside(self);
+    return true;
+  } else if (is_held_up_beside(held, self, look)) {
+    pass_beside(self);
     overtaken_ = holder_;
     overtaken_->has_turn_.store(false, std::memory_order_relaxed);
-    passing_ = &self;
     take_turn(self);
     return true;
   }
   return false;
+}
+
+void lane_gate::pass_beside(visitor& self) noexcept {
+  passing_ = &self;
+  self.beside_ = holder_;
+  self.passed_ = clock::now();
+  self.cpu_time_beside_ = cpu_time(holder_->cpu_clock_);
 }
 
 // Waits for a while, and looks whether the holder of the turn, the same all the time, does not use it. One
@@ -110,19 +120,26 @@ void lane_gate::take_turn(visitor& self) noexcept {
   ::pthread_getcpuclockid(::pthread_self(), &self.cpu_clock_);
 }
 
-// Learns whether the job beside has let it in.
 void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   const std::lock_guard held(mutex_);
   self.is_entering_ = false;
   if (passing_ == &self) passing_ = nullptr;
-  visitor* const beside = std::exchange(self.beside_, nullptr);
-  if (beside == nullptr || (beside != holder_ && beside != overtaken_)) return;
-  lane_sharing* const kind = beside->kind_of_job_.load(std::memory_order_relaxed);
-  if (kind == nullptr) return;
-  if (has_kept_out(*beside, self, waited))
-    kind->learn(false);
-  else if (waited < no_wait && beside->jobs_begun_.load(std::memory_order_relaxed) == self.job_beside_)
-    kind->learn(true);
+  if (!is_inside(self.beside_)) return;
+  lane_sharing* const kind = self.beside_->kind_of_job_.load(std::memory_order_relaxed);
+  if (kind != nullptr && has_kept_out(*self.beside_, self, waited)) kind->learn(false);
+  self.entered_ = clock::now();
+  self.cpu_time_beside_ = cpu_time(self.beside_->cpu_clock_);
+}
+
+// Under mutex_.
+bool lane_gate::is_inside(const visitor* beside) const noexcept {
+  return beside != nullptr && (beside == holder_ || beside == overtaken_);
+}
+
+// Under mutex_. The job inside has computed while the visitor beside it had the lane: without it.
+bool lane_gate::has_shared(const visitor& inside, const visitor& beside,
+                           clock::duration visit) const noexcept {
+  return visit <= short_visit && cpu_time(inside.cpu_clock_) - beside.cpu_time_beside_ >= visit / 4 * 3;
 }
 
 // Under mutex_. It may have been somebody else: then the job inside has used no CPU time either.
@@ -137,12 +154,19 @@ void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
   const bool another_stays = holder_ != nullptr && holder_ != &self;
   if (is_gap_due(now) && !another_stays) {
     if (somebody_waits || ++stays_without_gap_ == most_stays_without_gap) {
-      closed_until_ = now + gap;
+      closed_until_ =
+          now + std::clamp<clock::duration>((now - stay_began_) / stays_per_gap, gap, longest_gap);
       stays_without_gap_ = 0;
     }
-    next_gap_.store(now + gap + period, std::memory_order_relaxed);
+    stay_began_ = std::max(now, closed_until_);
+    next_gap_.store(stay_began_ + period, std::memory_order_relaxed);
   }
   if (--inside_ == 0) empty_since_ = now;
+  if (is_inside(self.beside_)) {
+    lane_sharing* const kind = self.beside_->kind_of_job_.load(std::memory_order_relaxed);
+    if (kind != nullptr && has_shared(*self.beside_, self, now - self.entered_)) kind->learn(true);
+  }
+  self.beside_ = nullptr;
   // A visitor that gets in only now learns nothing any more.
   if (passing_ != nullptr && passing_->beside_ == &self) {
     lane_sharing* const kind = self.kind_of_job_.load(std::memory_order_relaxed);

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <cstdint>
 #include <ctime>
 #include <mutex>
 
@@ -43,9 +42,7 @@ class lane_gate {
    private:
     friend class lane_gate;
 
-    // Which job it runs: the worker writes; who waits for the lane reads.
-    std::atomic<std::uint64_t> jobs_begun_{0};
-    std::atomic<lane_sharing*> kind_of_job_{nullptr};
+    std::atomic<lane_sharing*> kind_of_job_{nullptr};  // the worker writes; who waits for the lane reads
 
     std::atomic<bool> has_turn_{false};  // written under the gate's mutex
     // Guarded by the gate's mutex:
@@ -54,10 +51,10 @@ class lane_gate {
     bool is_entering_ = false;  // has passed the gate, and waits for what the lane leads to
     clock::time_point turn_began_;
     clockid_t cpu_clock_{};
-    visitor* beside_ = nullptr;  // inside when this one passed
-    std::uint64_t job_beside_ = 0;
-    clock::duration cpu_time_beside_{};  // when this one passed
+    visitor* beside_ = nullptr;          // inside when this one passed
+    clock::duration cpu_time_beside_{};  // when this one passed, then when it entered
     clock::time_point passed_;
+    clock::time_point entered_;
   };
 
   // Calls `enter_lane()` when it is the visitor's turn, or it is let in beside another one.
@@ -77,7 +74,6 @@ class lane_gate {
 
   // Before each job in the lane. The kind must live until leave().
   void begin_job(visitor& self, lane_sharing& kind) noexcept {
-    self.jobs_begun_.store(self.jobs_begun_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     self.kind_of_job_.store(&kind, std::memory_order_relaxed);
     if (is_waited_for_.load(std::memory_order_relaxed) && kind.is_likely()) call_first();
   }
@@ -93,9 +89,12 @@ class lane_gate {
   void wait_for_turn(visitor& self) noexcept;
   bool is_let_in(lock& held, visitor& self, clock::duration& look) noexcept;
   bool is_held_up_beside(lock& held, visitor& self, clock::duration& look) noexcept;
+  void pass_beside(visitor& self) noexcept;
   void take_turn(visitor& self) noexcept;
   void has_entered(visitor& self, clock::duration waited) noexcept;
   void free_turn_of(visitor& self) noexcept;
+  bool is_inside(const visitor* beside) const noexcept;
+  bool has_shared(const visitor& inside, const visitor& beside, clock::duration visit) const noexcept;
   bool has_kept_out(const visitor& inside, const visitor& other, clock::duration waited) const noexcept;
   void call_first() noexcept;
 
@@ -110,6 +109,7 @@ class lane_gate {
   std::uint64_t turns_ = 0;
   clock::time_point empty_since_{};
   clock::time_point closed_until_{};
+  clock::time_point stay_began_{};  // at the last gap
   unsigned stays_without_gap_ = 0;
 
   // Written under mutex_, read by workers between two jobs:

@@ -43,5 +43,16 @@ TEST(lane_sharing, is_given_up_where_workers_only_queue) {
   EXPECT_LT(tries(sharing, 100), 10);
 }
 
+TEST(lane_sharing, is_tried_more_rarely_the_more_often_it_was_in_vain) {
+  lane_sharing sharing;
+  sharing.learn(false);
+  const int at_first = tries(sharing, 10'000);
+  for (int i = 0; i < 5; ++i) sharing.learn(false);
+  const int later = tries(sharing, 10'000);
+  EXPECT_LT(later, at_first / 8);
+  for (int i = 0; i < 20; ++i) sharing.learn(false);
+  EXPECT_GE(tries(sharing, 10'000), 1) << "but not given up";
+}
+
 }  // namespace
 }  // namespace offgil
