@@ -151,8 +151,8 @@ bool lane_gate::has_kept_out(const visitor& inside, const visitor& other,
 void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
   const auto now = clock::now();
   const std::lock_guard held(mutex_);
-  const bool another_stays = holder_ != nullptr && holder_ != &self;
-  if (is_gap_due(now) && !another_stays) {
+  // Also beside one that stays: whose job has been interrupted waits for the lane itself.
+  if (is_gap_due(now)) {
     if (somebody_waits || ++stays_without_gap_ == most_stays_without_gap) {
       closed_until_ =
           now + std::clamp<clock::duration>((now - stay_began_) / stays_per_gap, gap, longest_gap);

@@ -202,6 +202,23 @@ TEST(lane_gate, keeps_everybody_out_for_a_gap_that_is_due) {
   gate.leave(self, true);
 }
 
+TEST(lane_gate, keeps_everybody_out_when_a_visitor_leaves_another_one_inside) {
+  lane_gate gate;
+  visitor inside;
+  visitor beside;
+  lane_sharing kind;
+  gate.enter(inside, at_once);
+  gate.begin_job(inside, kind);
+  gate.enter(beside, at_once);
+  compute_until(clock::now() + lane_gate::period);
+  const auto left = clock::now();
+  gate.leave(beside, true);
+  gate.enter(beside, at_once);
+  EXPECT_GE(clock::now() - left, lane_gate::gap);
+  gate.leave(beside, true);
+  gate.leave(inside, true);
+}
+
 TEST(lane_gate, keeps_nobody_out_where_nobody_waits) {
   const bool was_let_in = eventually([] {  // mostly at once, unless the machine interrupts it
     lane_gate gate;
