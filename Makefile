@@ -39,7 +39,7 @@ test-quick: deps  ## the Python tests, once, on the interpreter of .venv
 test-cpp: deps-tests  ## the C++ tests: plain, ThreadSanitizer, AddressSanitizer with UBSan
 	@$(PYTHON) .ci/check.py cpp
 
-test-python: deps  ## the Python tests on every interpreter found, then with PYTHONASYNCIODEBUG=1
+test-python: deps  ## the Python tests on every interpreter found; on the oldest and newest also in asyncio debug mode
 	@$(PYTHON) .ci/check.py python
 
 soak: deps  ## leave and fork the interpreter from every state, fifty times each, on every interpreter found
