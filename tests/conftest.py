@@ -26,6 +26,22 @@ from thread_shim import thread_shim  # noqa: F401 (a fixture)
 
 import offgil
 
+# What they test is compiled, or runs in processes of its own, and knows no debug mode.
+collect_ignore = (
+    [
+        "test_bench_fairness.py",
+        "test_bench_peers.py",
+        "test_bench_service.py",
+        "test_demo.py",
+        "test_linkage.py",
+        "test_sdist.py",
+        "test_sdk.py",
+        "test_sdk_guards.py",
+    ]
+    if DEBUG
+    else []
+)
+
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
     return LOOPS

@@ -155,7 +155,7 @@ def test_an_exception_at_every_point(
     pool = offgil.Pool(2, delivery=delivery)
     # A trace, and a loop in debug mode, have many more events: one in so many, other ones for each
     # class of exceptions.
-    step = (1 if set_hook is sys.setprofile else 7) * (11 if DEBUG else 1)
+    step = (1 if set_hook is sys.setprofile else 7) * (43 if DEBUG else 1)
     n = 1 + RAISED.index(error) % step
     while True:
         loop = Lossy()

@@ -466,7 +466,7 @@ def test_an_exit_while_others_join_what_is_buried() -> None:
 
     That ended about one in six of these processes by a segmentation fault.
     """
-    for _ in range(max(1, 40 // REPEATS)):
+    for _ in range(max(1, 10 // REPEATS)):
         for done in runs(BURIED):
             assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), explain(done)
 

@@ -49,6 +49,7 @@ DOORS = {
     """,
     "installed": """
     loop = asyncio.new_event_loop()
+    loop.set_debug(False)  # or it may not find its source when it dies, unclosed
     async def install():
         offgil.install(workers=1)
     loop.run_until_complete(install())

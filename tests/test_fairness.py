@@ -104,4 +104,5 @@ async def test_the_gil_is_left_after_each_job_that_takes_long(pool: offgil.Pool)
     learned = pool.stats().gil_acquisitions
     assert learned - before < 1000
     await asyncio.gather(*(pool.submit(busy, 5000) for _ in range(20)))
-    assert pool.stats().gil_acquisitions - learned >= 20
+    # But for the first of each worker, which may not have left yet after the short ones.
+    assert pool.stats().gil_acquisitions - learned >= 20 - pool.workers
