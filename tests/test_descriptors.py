@@ -40,6 +40,9 @@ FEW = """
     def is_one_for_time():  # it gets its name when it first runs
         return threads().count("offgil-time") == 1
 
+    def use_much(executor):  # so that it wants the time
+        assert list(executor.map(abs, range(-65, 0))) == list(range(65, 0, -1))
+
     before = fds()
 """
 
@@ -56,6 +59,9 @@ def test_a_thousand_executors_at_once() -> None:
     for i, executor in enumerate(executors):
         assert executor.submit(ex.echo, i).result(LIMIT) == i
         assert executor.submit(abs, -i).result(LIMIT) == i
+    assert fds() == before, "nor does one with few jobs"
+    for executor in executors:
+        use_much(executor)
     assert fds() <= before + 3, fds()
     until(is_one_for_time)
     for executor in executors:
@@ -141,7 +147,7 @@ def test_the_thread_for_time_ends_with_the_last_pool(ends: str) -> None:
     for _ in range(3):
         executor = offgil.ThreadPoolExecutor(2)
         assert "offgil-time" not in threads()
-        assert executor.submit(ex.echo, 1).result(LIMIT) == 1
+        use_much(executor)
         until(is_one_for_time)
         {ends}
         until(lambda: len(threads()) == 1)

@@ -16,23 +16,10 @@ from typing import Any
 
 import pytest
 from executors import PRELUDE, Kind, hold
-from support import LIMIT, Gate, block_until, blocked_by_threads, check_script, os_threads
+from support import LIMIT, Gate, block_until, blocked_by_threads, check_script
 
 import offgil
 from offgil import examples as ex
-
-
-def test_when_threads_start(make_executor: Callable[..., Any], kind: Kind) -> None:
-    """Standard: one for a submit that finds none idle. Ours: all, at the first submit."""
-    started: list[int] = []
-    executor = make_executor(4, initializer=lambda: started.append(threading.get_ident()))
-    before = os_threads()
-    executor.submit(abs, -1).result(LIMIT)
-    if kind.ours:
-        block_until(lambda: len(set(started)) == 4)
-        assert os_threads() - before >= 4
-    else:
-        assert os_threads() - before == 1 == len(started)
 
 
 def test_what_cannot_be_called(executor: Any, kind: Kind) -> None:
@@ -101,7 +88,8 @@ def test_signals_on_a_worker(make_executor: Callable[..., Any], kind: Kind) -> N
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     try:
         executor = make_executor(1, "masked")
-        executor.submit(ex.echo, 1).result(LIMIT)
+        for _ in range(65):  # so many that they get a thread that brings them
+            executor.submit(ex.echo, 1).result(LIMIT)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, usual)
     makers = usual | {signal.SIGUSR2}
@@ -183,19 +171,22 @@ def test_stats(only_ours: Kind) -> None:
     """Standard: none. Ours counts as a pool does; native jobs that nobody watches need no GIL."""
     with only_ours.new(1) as executor:
         stats: Callable[[], offgil.PoolStats] = executor.stats  # type: ignore[attr-defined]
-        executor.submit(ex.echo, 1).result(LIMIT)
-        block_until(lambda: stats().gil_acquisitions == 1)  # what it left behind has lingered
+        for _ in range(65):  # so many that they get a thread that brings them
+            executor.submit(ex.echo, 1).result(LIMIT)
+        block_until(lambda: stats().gil_acquisitions >= 1)
+        time.sleep(0.05)  # what they have left behind lingers
+        before = stats().gil_acquisitions
         begin = time.monotonic()
         futures = [executor.submit(ex.spin, 1) for _ in range(100)]
         assert all(future.exception(LIMIT) is None for future in futures)
-        taken = stats().gil_acquisitions - 1
+        taken = stats().gil_acquisitions - before
         # What nobody watches lingers for 20 ms before a thread brings it: until then, none.
         assert taken <= (time.monotonic() - begin) // 0.020
         executor.submit(ex.fail, "int").exception(LIMIT)
         executor.submit(int, "x").exception(LIMIT)
         executor.submit(abs, -1).result(LIMIT)
     s = stats()
-    assert (s.submitted, s.completed, s.failed) == (104, 102, 2)
+    assert (s.submitted, s.completed, s.failed) == (168, 166, 2)
     assert s.pending == s.running == s.cancelled == s.expired == 0
 
 

@@ -237,17 +237,18 @@ def test_an_executor_whose_initializer_is_its_owners_method(kind: Kind, used: bo
     before = os_threads()
     owner = Owner()
     if used:
-        future = owner.executor.submit(abs, -1)
+        futures = [owner.executor.submit(abs, -1) for _ in range(2)]
         owner.begun.wait(LIMIT)
-        assert future.result(LIMIT) == 1
+        assert [future.result(LIMIT) for future in futures] == [1, 1]
     ref = weakref.ref(owner)
     del owner
     block_until(lambda: gc.collect() is not None and ref() is None)
     block_until(lambda: os_threads() == before)
 
 
-def test_a_pool_whose_initializer_is_its_owners_method() -> None:
-    """Is collected with its owner when its workers have begun."""
+@pytest.mark.parametrize("used", [False, True])
+def test_a_pool_whose_initializer_is_its_owners_method(used: bool) -> None:
+    """Is collected with its owner, also while not all of its workers have begun."""
 
     class Owner:
         def __init__(self) -> None:
@@ -257,7 +258,11 @@ def test_a_pool_whose_initializer_is_its_owners_method() -> None:
             pass
 
     before = os_threads()
-    ref = weakref.ref(Owner())
+    owner = Owner()
+    if used:
+        assert owner.pool.executor.submit(abs, -1).result(LIMIT) == 1
+    ref = weakref.ref(owner)
+    del owner
     block_until(lambda: gc.collect() is not None and ref() is None)
     block_until(lambda: os_threads() == before)
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures.thread import BrokenThreadPool
@@ -36,6 +37,22 @@ def check_terminates(child: subprocess.Popen[bytes]) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_when_threads_start(make_executor: Callable[..., Any]) -> None:
+    """One for a submit that finds none idle."""
+    started: list[int] = []
+    executor = make_executor(4, initializer=lambda: started.append(threading.get_ident()))
+    before = os_threads()
+    for _ in range(3):
+        executor.submit(abs, -1).result(LIMIT)
+        time.sleep(0.01)  # until it is idle again
+    assert os_threads() - before == 1 == len(started)
+    gate = threading.Event()
+    waiting = [executor.submit(gate.wait, LIMIT) for _ in range(6)]
+    block_until(lambda: len(set(started)) == 4)
+    gate.set()
+    assert all(future.result(LIMIT) for future in waiting)
 
 
 def test_a_child_process_of_a_job(executor: Any) -> None:

@@ -502,8 +502,10 @@ async def test_close_leaves_the_loop_to_an_initializer(make_pool: MakePool) -> N
     def initialize() -> None:
         results.append(asyncio.run_coroutine_threadsafe(asyncio.sleep(0, 7), loop).result(LIMIT))
 
-    await make_pool(1, initializer=initialize).aclose(timeout=LIMIT)
-    assert results == [7]
+    pool = make_pool(1, initializer=initialize)
+    job = pool.submit(ex.echo, 1)
+    await pool.aclose(timeout=LIMIT)
+    assert results == [7] and job.result() == 1
 
 
 async def test_close_leaves_the_loop_to_a_done_callback(make_pool: MakePool) -> None:
@@ -529,6 +531,7 @@ async def test_close_without_a_thread_to_wait_in(
         raise RuntimeError("can't start new thread")
 
     pool = make_pool(1, initializer=gate)
+    pool.submit(ex.echo, 1)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         closing = asyncio.create_task(pool.aclose(timeout=LIMIT))
@@ -539,8 +542,9 @@ async def test_close_without_a_thread_to_wait_in(
 
 
 async def test_close_in_time_names_an_initializer(make_pool: MakePool, gate: Gate) -> None:
-    """There is no job that would be named."""
+    """There is no job that would be named: the one that waits has not begun."""
     pool = make_pool(1, initializer=gate)
+    pool.submit(ex.echo, 1)
     with pytest.raises(TimeoutError, match="an initializer"):
         await pool.aclose(timeout=0.01)
     gate.open()
@@ -775,16 +779,20 @@ async def test_stats_measure_time(pool: offgil.Pool, gate: Gate) -> None:
 
 
 async def test_native_jobs_never_take_the_gil(make_pool: MakePool, flavour: Flavour) -> None:
-    """By the eventfd pool threads take the GIL for Python jobs only, by callback to wake the loop."""
+    """By the eventfd pool threads take the GIL for Python jobs only, by callback to wake the loop.
+
+    That is now and then, and again where the loop is slow to answer; not for each job.
+    """
     pool = make_pool(2)
-    await asyncio.gather(*(pool.submit(ex.echo, i) for i in range(5000)))
+    n = 5000
+    await asyncio.gather(*(pool.submit(ex.echo, i) for i in range(n)))
     with pytest.raises(ValueError):
         await pool.submit(ex.fail, "invalid_argument")
     s = pool.stats()
     if flavour.delivery == "eventfd":
         assert s.gil_acquisitions == 0
     else:
-        assert 1 <= s.gil_acquisitions <= s.wakeups
+        assert 1 <= s.gil_acquisitions <= n / 100
     await pool.submit(len, "x")
     assert pool.stats().gil_acquisitions > s.gil_acquisitions
 

@@ -75,11 +75,10 @@ worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block)
   py::handle(future_of(j)).inc_ref();  // the job's
   worker_pool& engine = core_.engine();
   j.destination = this;
-  const bool call = owed_.is_due_with(j.kind->estimate, in_flight_);
+  get_dispatcher(j);
   const auto policy = block ? worker_pool::when_full::wait_in_line : worker_pool::when_full::refuse;
   // Does not throw, so that the place is either kept or given back: only another priority would need memory.
-  const auto answer =
-      engine.submit(j, policy, call ? worker_pool::wake_up::now : worker_pool::wake_up::may_wait);
+  const auto answer = engine.submit(j, policy);
   if (answer == worker_pool::admission::in_line) {
     return wait_for_room(j) ? worker_pool::admission::accepted : worker_pool::admission::closed;
   }
@@ -89,8 +88,24 @@ worker_pool::admission concurrent_channel::submit(concurrent_job& j, bool block)
     give_place_back();
     return answer;
   }
-  if (in_flight_ % jobs_per_look == 0) collect();
+  const bool will_be_brought = unobserved_.is_asleep() || dispatcher_->has_started();
+  if (in_flight_ % jobs_per_look == 0 || !will_be_brought) collect();
   return answer;
+}
+
+// Until it starts, a native job that nobody observes stays in flight after its end.
+void concurrent_channel::get_dispatcher(const concurrent_job& j) noexcept {
+  if (native_jobs_left_ == 0 || j.kind->in_lane() != nullptr) return;
+  if (--native_jobs_left_ != 0) return;
+  native_jobs_left_ = few_native_jobs;  // to try again, where it cannot start
+  end_by_itself();
+}
+
+void concurrent_channel::end_by_itself() noexcept {
+  collect();
+  if (in_flight_ == 0 || !dispatcher_->start()) return;
+  native_jobs_left_ = 0;
+  dispatcher_->announce(*this, dispatcher::urgency::soon);
 }
 
 // False: the pool was closed meanwhile.
@@ -128,7 +143,6 @@ bool concurrent_channel::was_left_behind_by_fork() const noexcept {
 
 bool concurrent_channel::wait(concurrent_job& j, std::optional<clock::time_point> until) {
   core_.check_not_forked();
-  if (owed_.pay()) core_.engine().flush_wake_up();
   const auto alive =
       core_.shared_from_this();  // what is in flight, and keeps the pool, may come back meanwhile
   const bool on_worker = core_.engine().is_on_own_thread();
@@ -136,7 +150,7 @@ bool concurrent_channel::wait(concurrent_job& j, std::optional<clock::time_point
     auto reason = waiting_room::end::flag_is_set;
     {
       const py::gil_scoped_release jobs_may_need_it;
-      worker_pool::give_up_turn_in_lane();
+      worker_pool::expect_wait();
       reason = core_.engine().waiters().wait(j.flag, on_worker, until);
     }
     if (reason == waiting_room::end::flag_is_set) return true;
@@ -148,7 +162,6 @@ bool concurrent_channel::wait(concurrent_job& j, std::optional<clock::time_point
 
 std::unique_ptr<waiting_room::absence> concurrent_channel::absence_for(const concurrent_job& j) {
   core_.check_not_forked();
-  if (owed_.pay()) core_.engine().flush_wake_up();
   if (!core_.engine().is_on_own_thread()) return nullptr;
   auto made = std::make_unique<waiting_room::absence>(core_.engine().waiters(), j.flag);
   if (made->is_deadlock()) raise_deadlock();
@@ -157,7 +170,7 @@ std::unique_ptr<waiting_room::absence> concurrent_channel::absence_for(const con
 
 bool concurrent_channel::wait_until_empty(std::chrono::nanoseconds at_most) {
   const dispatcher::haste for_the_last(*dispatcher_);
-  collect();
+  end_by_itself();
   if (in_flight_ == 0) return true;
   ++awaiting_empty_;
   {
@@ -181,14 +194,43 @@ void concurrent_channel::push(job& base) noexcept {
   if ((wishes & completion_flag::wait) != 0) core_.engine().waiters().wake(j.flag);
   // Jobs that are withdrawn together get all their flags first: a callback of one may wait for another.
   if (gil_lane::is_inside() && j.state.load(std::memory_order_relaxed) == job_state::done)
-    end(j);
+    end_on_worker(j);
   else if ((wishes & completion_flag::notice) != 0)
     observed_.push(j);
   else
     unobserved_.push(j);
 }
 
-void concurrent_channel::bell::wake() noexcept { of_.dispatcher_->announce(of_, how_); }
+// Callbacks count as part of what jobs of their kind take: nothing is to stand behind long ones. The kind is
+// the pool's.
+void concurrent_channel::end_on_worker(concurrent_job& j) noexcept {
+  const auto alive = held_core_;
+  run_time_estimate& calls = j.kind->estimate_of_calls;
+  if (!j.is_somebody_to_be_told()) {
+    if (calls.value() > run_time_estimate::nanoseconds(100)) calls.learn({});
+    return end(j);
+  }
+  const bool are_short = calls.known() && calls.value() < run_queue::long_call;
+  if (are_short && ++calls_not_timed_ % calls_per_look != 0) return end(j);
+  const auto begin = clock::now();
+  if (!are_short) worker_pool::expect_calls(sharing_of_calls_);
+  end(j);
+  calls.learn(clock::now() - begin);
+}
+
+void concurrent_channel::bell::wake() noexcept {
+  if (how_ == dispatcher::urgency::soon)
+    of_.dispatcher_->announce_if_started(of_, how_);
+  else if (!of_.bring_at_leisure())
+    of_.dispatcher_->announce(of_);
+}
+
+bool concurrent_channel::bring_at_leisure() noexcept {
+  if (!core_.engine().enter_lane_at_leisure(core_.lane())) return false;
+  worker_pool::expect_calls(sharing_of_calls_);
+  bring();
+  return true;
+}
 
 // One of the dispatcher's threads may be inside, held up in Python code, when another one comes to go on.
 void concurrent_channel::on_dispatch() noexcept {
@@ -197,9 +239,21 @@ void concurrent_channel::on_dispatch() noexcept {
   in_dispatch_.push_back(take_all(unobserved_));
   while (!in_dispatch_.empty() && !dispatcher_->is_relieved()) {
     concurrent_job& j = as_concurrent(in_dispatch_.pop_front());
-    if (j.is_somebody_to_be_told()) dispatcher_->begin_call(*this);
-    end(j);
+    if (j.is_somebody_to_be_told()) dispatcher_->begin_call(*this, are_calls_long(), in_dispatch_.empty());
+    end_and_time(j);
   }
+}
+
+bool concurrent_channel::are_calls_long() const noexcept {
+  return !estimate_of_calls_.known() || estimate_of_calls_.value() >= run_queue::long_call;
+}
+
+void concurrent_channel::end_and_time(concurrent_job& j) noexcept {
+  if (!j.is_somebody_to_be_told() || (!are_calls_long() && ++calls_not_timed_ % calls_per_look != 0))
+    return end(j);
+  const auto begin = clock::now();
+  end(j);
+  estimate_of_calls_.learn(clock::now() - begin);
 }
 
 bool concurrent_channel::brings_here() const noexcept {
@@ -216,8 +270,8 @@ void concurrent_channel::bring() noexcept {
   for (bool is_announced = false; !in_dispatch_.empty();) {
     concurrent_job& j = as_concurrent(in_dispatch_.pop_front());
     if (j.is_somebody_to_be_told() && !in_dispatch_.empty() && !std::exchange(is_announced, true))
-      dispatcher_->announce(*this);
-    end(j);
+      dispatcher_->announce(*this, are_calls_long() ? dispatcher::urgency::now : dispatcher::urgency::soon);
+    end_and_time(j);
   }
 }
 
@@ -230,7 +284,11 @@ void concurrent_channel::collect() noexcept {
 // The engine's part in the job is over. A native result that nobody has asked for stays what it is; all else
 // must not outlive the pool.
 void concurrent_channel::end(concurrent_job& j) noexcept {
-  if (j.is_somebody_to_be_told()) publish(j);
+  if (j.is_somebody_to_be_told()) {
+    ++core_.calls_under_way;
+    publish(j);
+    --core_.calls_under_way;
+  }
   if (!j.succeeded || j.kind->in_lane() != nullptr) take_outcome(j);
   j.destination = nullptr;
   if (j.has_outcome) j.let_go_of_kind();

@@ -13,7 +13,6 @@
 #include "concurrent_future.hpp"
 #include "dispatcher.hpp"
 #include "job_list.hpp"
-#include "owed_wake_up.hpp"
 #include "worker_pool.hpp"
 
 namespace offgil::python {
@@ -25,8 +24,9 @@ class pool_core;
 //
 // What comes back is sorted by who wants to know. A job of a Python callable comes back on the worker that
 // has run it and holds the GIL, and ends there. Of a native job, or one that never ran, whoever waits in
-// result() is woken; a future that somebody observes goes to the dispatcher, who calls its callbacks; any
-// other only needs its memory back, which has time.
+// result() is woken; a future that somebody observes goes to a worker that has nothing else to do, or else to
+// the dispatcher, who calls its callbacks; any other only needs its memory back, which has time. The
+// dispatcher starts when it has somebody to call, or when there have been so many jobs that it pays.
 class concurrent_channel final : public completion_sink, private announced {
  public:
   explicit concurrent_channel(pool_core& core);
@@ -66,6 +66,9 @@ class concurrent_channel final : public completion_sink, private announced {
   void bring() noexcept;
   void collect() noexcept;
 
+  // What is in flight ends when its jobs have, also if nobody submits, or waits, any more.
+  void end_by_itself() noexcept;
+
   // Waits until nothing is in flight, with the GIL released. False on timeout.
   bool wait_until_empty(std::chrono::nanoseconds at_most);
 
@@ -85,7 +88,12 @@ class concurrent_channel final : public completion_sink, private announced {
 
   void on_dispatch() noexcept override;
   bool wait_for_room(concurrent_job& j);
+  void get_dispatcher(const concurrent_job& j) noexcept;
+  bool bring_at_leisure() noexcept;
   void end(concurrent_job& j) noexcept;
+  void end_and_time(concurrent_job& j) noexcept;
+  bool are_calls_long() const noexcept;
+  void end_on_worker(concurrent_job& j) noexcept;
   void take_place();
   void give_place_back() noexcept;
 
@@ -96,11 +104,17 @@ class concurrent_channel final : public completion_sink, private announced {
   bell whenever_{*this, dispatcher::urgency::soon};
   completion_queue observed_{urgently_};
   completion_queue unobserved_{whenever_};
+  static constexpr unsigned few_native_jobs = 64;
+  unsigned native_jobs_left_ = few_native_jobs;  // before the dispatcher starts; then 0
+  // Short calls cost less than to read the clock: one in so many is timed.
+  static constexpr unsigned calls_per_look = 8;
+  unsigned calls_not_timed_ = 0;
+  lane_sharing sharing_of_calls_;
+  run_time_estimate estimate_of_calls_;  // by the dispatcher, or at leisure
   job_list in_dispatch_;  // have been taken from there, to be ended; who is held up leaves them to others
 
   std::shared_ptr<pool_core> held_core_;  // while something is in flight
   std::size_t in_flight_ = 0;
-  owed_wake_up owed_;
 
   std::mutex empty_mutex_;
   std::condition_variable empty_;

@@ -34,10 +34,7 @@ thread_local dispatcher::member* dispatcher::mine_ = nullptr;
 
 dispatcher::dispatcher(const std::string& name, unsigned most_threads, const signal_mask& mask,
                        std::atomic<std::uint64_t>& acquisitions)
-    : name_(name + "-gil"), most_threads_(most_threads), mask_(mask), acquisitions_(acquisitions) {
-  const std::lock_guard lock(mutex_);
-  start_thread();
-}
+    : name_(name + "-gil"), most_threads_(most_threads), mask_(mask), acquisitions_(acquisitions) {}
 
 bool dispatcher::is_on_own_thread() const noexcept { return mine_ != nullptr && &mine_->of == this; }
 
@@ -46,14 +43,54 @@ bool dispatcher::is_relieved() const noexcept { return is_on_own_thread() && min
 // ---- announcements ----
 
 void dispatcher::announce(announced& ready, urgency how) noexcept {
-  bool sleeps = false;
+  bool is_called = false;
   {
     const std::lock_guard lock(mutex_);
-    sleeps = first_ == nullptr;
-    if (how == urgency::now && !std::exchange(is_urgent_, true)) sleeps = true;
-    link(ready);
+    is_called = add(ready, how);
+    start_first();
   }
-  if (sleeps) announced_.notify_one();
+  if (is_called) announced_.notify_one();
+}
+
+void dispatcher::announce_if_started(announced& ready, urgency how) noexcept {
+  bool is_called = false;
+  {
+    const std::lock_guard lock(mutex_);
+    is_called = has_started() && add(ready, how);
+  }
+  if (is_called) announced_.notify_one();
+}
+
+// Under mutex_. Whether the leader is to be called, who may sleep.
+bool dispatcher::add(announced& ready, urgency how) noexcept {
+  const bool is_first = first_ == nullptr;
+  link(ready);
+  if (is_in_long_call_) want_relief();
+  return (how == urgency::now && !std::exchange(is_urgent_, true)) || is_first;
+}
+
+bool dispatcher::start() noexcept {
+  const std::lock_guard lock(mutex_);
+  return start_first();
+}
+
+// Under mutex_. One that is to stop, and has brought nothing yet, never does.
+bool dispatcher::start_first() noexcept {
+  if (has_started()) return true;
+  if (stopping_) return false;
+  try {
+    start_thread();
+  } catch (const std::exception&) {
+    return false;
+  }
+  has_started_.store(true, std::memory_order_relaxed);
+  return true;
+}
+
+// Under mutex_.
+void dispatcher::want_relief() noexcept {
+  relief_is_wanted_ = true;
+  over_.notify_one();
 }
 
 // Under mutex_.
@@ -122,6 +159,7 @@ void dispatcher::call_unanswered_again() noexcept {
 announced* dispatcher::next() noexcept {
   const std::lock_guard lock(mutex_);
   in_hand_ = nullptr;
+  is_in_long_call_ = false;
   if (batch_ == nullptr && is_urgent_) take_batch();
   if (batch_ == nullptr) {
     is_bringing_ = false;
@@ -199,18 +237,22 @@ void dispatcher::lead(member& self) noexcept {
   }
 }
 
-void dispatcher::begin_call(announced& caller) noexcept {
+void dispatcher::begin_call(announced& caller, bool is_long, bool is_last) noexcept {
   if (!is_on_own_thread() || mine_->is_relieved) return;
   calls_.store(calls_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  if (in_hand_ != nullptr) return;
+  if (in_hand_ != nullptr && !is_long && !is_in_long_call_) return;
   const std::lock_guard lock(mutex_);
   in_hand_ = &caller;
-  if (standing_by() != 0 || alive_ >= most_threads_) return;
-  try {
-    start_thread();
-  } catch (const std::exception&) {
-    // This thread brings everything, as long as nothing blocks; the next batch will try again.
+  is_in_long_call_ = is_long;
+  if (standing_by() == 0 && alive_ < most_threads_) {
+    try {
+      start_thread();
+    } catch (const std::exception&) {
+      // This thread brings everything, as long as nothing blocks; the next batch will try again.
+    }
   }
+  const bool is_all = is_last && batch_ == nullptr && first_ == nullptr;
+  if (is_long && !is_all) want_relief();
 }
 
 // Under mutex_, when there is a leader.
@@ -223,7 +265,7 @@ bool dispatcher::stand_by(member& self) noexcept {
     leader_ = &self;
     return true;
   }
-  if (!is_over_ && standing_by() == 1 && watch(lock, self)) return true;
+  if (!is_over_ && watch(lock, self)) return true;
   --alive_;
   return false;
 }
@@ -232,15 +274,17 @@ bool dispatcher::stand_by(member& self) noexcept {
 bool dispatcher::watch(std::unique_lock<std::mutex>& lock, member& self) noexcept {
   std::uint64_t seen = calls_.load(std::memory_order_relaxed);
   for (unsigned in_vain = 0; in_vain < looks_in_vain;) {
-    if (over_.wait_for(lock, between_looks, [this] { return is_over_; })) return false;
+    over_.wait_for(lock, between_looks, [this] { return is_over_ || relief_is_wanted_; });
+    if (is_over_) return false;
     const std::uint64_t call = calls_.load(std::memory_order_relaxed);
-    if (std::exchange(seen, call) != call) {
+    const bool is_wanted = std::exchange(relief_is_wanted_, false) && in_hand_ != nullptr;
+    if (std::exchange(seen, call) != call && !is_wanted) {
       in_vain = 0;
     } else if (in_hand_ == nullptr) {
       ++in_vain;
     } else {
       lock.unlock();
-      const bool leads = take_over(call, self);
+      const bool leads = take_over(is_wanted ? std::nullopt : std::optional(call), self);
       lock.lock();
       if (leads) return true;
     }
@@ -248,14 +292,15 @@ bool dispatcher::watch(std::unique_lock<std::mutex>& lock, member& self) noexcep
   return false;
 }
 
-// False: the leader is not in that call any more. It may only have waited for the GIL, like us, so one looks
-// again when one has it.
-bool dispatcher::take_over(std::uint64_t call, member& self) noexcept {
+// False: the leader is not in that call any more, or not in any. It may only have waited for the GIL, like
+// us, so one looks again when one has it.
+bool dispatcher::take_over(std::optional<std::uint64_t> call, member& self) noexcept {
   const py::gil_scoped_acquire gil;
   acquisitions_.fetch_add(1, std::memory_order_relaxed);
   const std::lock_guard lock(mutex_);
-  if (in_hand_ == nullptr || calls_.load(std::memory_order_relaxed) != call) return false;
+  if (in_hand_ == nullptr || (call && calls_.load(std::memory_order_relaxed) != *call)) return false;
   link(*std::exchange(in_hand_, nullptr));
+  is_in_long_call_ = false;
   is_urgent_ = true;
   leader_->is_relieved = true;
   leader_->held_up_in = batches_;
@@ -272,11 +317,6 @@ void dispatcher::let_end() noexcept {
     stopping_ = true;
   }
   announced_.notify_one();
-}
-
-bool dispatcher::is_in_call() noexcept {
-  const std::lock_guard lock(mutex_);
-  return in_hand_ != nullptr || relieved_ != 0;
 }
 
 std::uint64_t dispatcher::batches() noexcept {
@@ -296,7 +336,7 @@ bool dispatcher::wait_until_brought(std::uint64_t batches, std::chrono::nanoseco
     });
     const bool brings_later_ones = batches_ > last;
     // Announcements that came after the end of its threads go nowhere.
-    const bool has_nothing_left = is_over_ || (first_ == nullptr && !is_bringing_);
+    const bool has_nothing_left = is_over_ || !has_started() || (first_ == nullptr && !is_bringing_);
     return !holds_one_up && (brings_later_ones || has_nothing_left);
   });
 }

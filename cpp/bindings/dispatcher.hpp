@@ -39,19 +39,19 @@ class announced {
 };
 
 // The callback channel: workers announce what has completions, without the GIL; a thread takes the GIL once
-// for all that have been announced by then. One dispatcher per pool, started when first needed. announce() is
-// for any thread.
+// for all that have been announced by then. One dispatcher per pool, whose thread starts with the first
+// announcement. announce() is for any thread.
 //
 // What is brought may run Python code that blocks, and that may wait for what stands behind it. So one thread
-// leads, and while it calls such code, a second one stands by: if it sees the leader in the same call for too
-// long, it leads in its place, beginning with what the other had in hand. The relieved one, when its call is
-// over, stands by or, if somebody does, ends. So does one that has stood by in vain for a while: a dispatcher
+// leads, and while it calls such code, another one stands by. It asks for the GIL where calls are known to be
+// long, or not known, and more is to be brought; or where it sees the leader in the same call for too long.
+// If it gets it while the call goes on, it leads in the other's place, beginning with what that had in hand.
+// The relieved one, when its call is over, stands by. Who has stood by in vain for a while ends: a dispatcher
 // that has nothing to do, or brings nothing that could block, has one thread.
 class dispatcher {
  public:
-  // At most `most_threads` calls may block at once, but for one. Throws std::system_error when the first
-  // thread cannot start. All are called <name>-gil, also in Python, and have that `mask`. `acquisitions`
-  // counts the times that one takes the GIL.
+  // At most `most_threads` calls may block at once, but for one. All threads are called <name>-gil, also in
+  // Python, and have that `mask`. `acquisitions` counts the times that one takes the GIL.
   dispatcher(const std::string& name, unsigned most_threads, const signal_mask& mask,
              std::atomic<std::uint64_t>& acquisitions);
   ~dispatcher() { stop(); }
@@ -65,6 +65,14 @@ class dispatcher {
   enum class urgency { now, soon };
   void announce(announced& ready, urgency how = urgency::now) noexcept;
 
+  // Not where no thread has started. Who starts it then announces for all who came here.
+  void announce_if_started(announced& ready, urgency how) noexcept;
+
+  // Starts the first thread, if none has been. False where it cannot start; then, an announcement waits for
+  // the next one, which tries again.
+  bool start() noexcept;
+  bool has_started() const noexcept { return has_started_.load(std::memory_order_relaxed); }
+
   // While one lives, `soon` is within some 1 ms: its owner waits for the last of what comes.
   class haste {
    public:
@@ -77,8 +85,9 @@ class dispatcher {
     dispatcher& of_;
   };
 
-  // Inside on_dispatch() of `caller`, each time before it calls Python code that may block. With the GIL.
-  void begin_call(announced& caller) noexcept;
+  // Inside on_dispatch() of `caller`, each time before it calls Python code that may block. `is_long`: for
+  // all that is known. With the GIL.
+  void begin_call(announced& caller, bool is_long, bool is_last) noexcept;
 
   // Whether another thread has taken the place of the calling one, and on_dispatch() has to return: it is
   // called there. With the GIL.
@@ -87,9 +96,6 @@ class dispatcher {
   // Lets the threads end when they have brought what has been announced; announcements that come later go
   // nowhere.
   void let_end() noexcept;
-
-  // Whether a call goes on that may block.
-  bool is_in_call() noexcept;
 
   // How many batches have been taken so far.
   std::uint64_t batches() noexcept;
@@ -117,6 +123,8 @@ class dispatcher {
     std::optional<thread> handle;
   };
 
+  bool start_first() noexcept;
+  bool add(announced& ready, urgency how) noexcept;
   void start_thread();
   void run(member& self) noexcept;
   void lead(member& self) noexcept;
@@ -128,7 +136,8 @@ class dispatcher {
   void take_batch() noexcept;
   bool stand_by(member& self) noexcept;
   bool watch(std::unique_lock<std::mutex>& lock, member& self) noexcept;
-  bool take_over(std::uint64_t call, member& self) noexcept;
+  void want_relief() noexcept;
+  bool take_over(std::optional<std::uint64_t> call, member& self) noexcept;
   unsigned standing_by() const noexcept;
 
   const std::string name_;
@@ -137,6 +146,7 @@ class dispatcher {
   std::atomic<std::uint64_t>& acquisitions_;
   // Counts the calls. The leader writes, without order: who stands by looks only whether it moves.
   std::atomic<std::uint64_t> calls_{0};
+  std::atomic<bool> has_started_{false};
 
   std::mutex stopping_mutex_;  // held by who joins the threads
   std::mutex mutex_;           // never held by who asks for the GIL
@@ -159,7 +169,9 @@ class dispatcher {
   member* leader_ = nullptr;
   announced* batch_ = nullptr;    // what the leader is to call
   announced* in_hand_ = nullptr;  // in whose name it calls Python code; written with the GIL as well
-  std::list<member> members_;     // last: they run on the members above
+  bool is_in_long_call_ = false;
+  bool relief_is_wanted_ = false;
+  std::list<member> members_;  // last: they run on the members above
 
   static thread_local member* mine_;
 };

@@ -50,7 +50,9 @@ class executor {
   }
 
   ~executor() {
-    if (core_ && owns_core_) core_->close();
+    if (!core_) return;
+    if (owns_core_) core_->close();
+    core_->end_by_itself();
   }
   executor(const executor&) = delete;
   executor& operator=(const executor&) = delete;
@@ -71,10 +73,15 @@ class executor {
 
   void shut_down(bool wait, bool cancel_futures);
 
-  // What the collector must know of: the initializer, until the threads have it. It often is a method of who
-  // owns the executor.
-  py::handle initializer() const noexcept { return options_.initializer; }
-  void drop_initializer() { const py::object dropped = std::move(options_.initializer); }
+  // What the collector must know of, before and after the first job.
+  py::handle initializer() const noexcept {
+    if (!core_) return options_.initializer;
+    return owns_core_ ? core_->initializer() : py::handle();
+  }
+  void drop_initializer() {
+    const py::object dropped = std::move(options_.initializer);
+    if (core_ && owns_core_) core_->drop_initializer();
+  }
 
   pool_core* core() const noexcept { return core_.get(); }
   bool is_shut_down() const noexcept { return is_shut_down_; }
@@ -173,7 +180,10 @@ void executor::shut_down(bool wait, bool cancel_futures) {
     core_->engine().cancel_unclaimed(owns_core_ ? nullptr : channel_.get());
     channel_->bring();
   }
-  if (wait && (owns_core_ || channel_)) wait_until_over();
+  if (!wait)
+    core_->end_by_itself();
+  else if (owns_core_ || channel_)
+    wait_until_over();
 }
 
 // Throws what a signal handler raised. What was asked for goes on; another call goes on waiting for it.

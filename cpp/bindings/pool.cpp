@@ -44,7 +44,10 @@ idle_kind& the_idle_kind() noexcept {
 class pool {
  public:
   explicit pool(std::shared_ptr<pool_core> core) noexcept : core_(std::move(core)) {}
-  ~pool() { core_->close(); }
+  ~pool() {
+    core_->close();
+    core_->end_by_itself();
+  }
   pool(const pool&) = delete;
   pool& operator=(const pool&) = delete;
 
@@ -252,18 +255,31 @@ PyGetSetDef properties[] = {
     {"_is_closed", &property<&is_closed>, nullptr, "Whether new jobs are refused.", nullptr},
     {"_is_initializing", &property<&is_initializing>, nullptr,
      "Whether a worker has yet to call its initializer, or is inside.", nullptr},
-    {"_is_calling_back", &property<&is_calling_back>, nullptr,
-     "Whether a done callback of a native job runs.", nullptr},
+    {"_is_calling_back", &property<&is_calling_back>, nullptr, "Whether a done callback runs.", nullptr},
     {"workers", &property<&workers>, nullptr, "How many worker threads there are.", nullptr},
     {"pending", &property<&pending>, nullptr, "How many jobs wait for a worker.", nullptr},
     {"running", &property<&running>, nullptr, "How many jobs run.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
+// ---- for the collector ----
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (const auto* const made = constructed_object<pool>(self)) Py_VISIT(made->core().initializer().ptr());
+  return 0;
+}
+
+int clear(PyObject* self) {
+  if (const auto* const made = constructed_object<pool>(self)) made->core().drop_initializer();
+  return 0;
+}
+
 const char doc[] = "The engine behind offgil.Pool.";
 
 PyType_Slot slots[] = {{Py_tp_init, as_slot(&initialise<pool, &make_pool>)},
                        {Py_tp_dealloc, as_slot(&deallocate<pool>)},
-                       {Py_tp_traverse, as_slot(&traverse_type)},
+                       {Py_tp_traverse, as_slot(&traverse)},
+                       {Py_tp_clear, as_slot(&clear)},
                        {Py_tp_methods, methods},
                        {Py_tp_getset, properties},
                        {Py_tp_doc, const_cast<char*>(doc)},

@@ -2,6 +2,7 @@
 #include "pool_core.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <iterator>
 #include <system_error>
 #include <utility>
@@ -25,21 +26,20 @@ std::vector<pool_core*>& all_cores() {
 // ---- beginning and end ----
 
 std::shared_ptr<pool_core> pool_core::start(options with) {
-  const auto refuse_at_exit = [] {
-    if (is_exiting())
-      raise(exceptions::get().pool_closed, "no pool can be made after the shutdown of the interpreter");
-  };
-  refuse_at_exit();
-  std::shared_ptr<pool_core> made;
+  if (is_exiting())
+    raise(exceptions::get().pool_closed, "no pool can be made after the shutdown of the interpreter");
+  const auto made = std::shared_ptr<pool_core>(std::unique_ptr<pool_core>(new pool_core(with)).release(),
+                                               buried_where_it_cannot_die());
+  made->move_in();
+  return made;
+}
+
+void pool_core::get_ready() {
   try {
-    made = std::shared_ptr<pool_core>(std::unique_ptr<pool_core>(new pool_core(with)).release(),
-                                      buried_where_it_cannot_die());
+    engine_->get_ready();
   } catch (const std::system_error& e) {
     raise(exceptions::get().pool_error, e.what());
   }
-  refuse_at_exit();  // it may have begun while the threads started, with the GIL released
-  made->move_in();
-  return made;
 }
 
 pool_core::pool_core(const options& with)
@@ -50,7 +50,6 @@ pool_core::pool_core(const options& with)
       python_kinds_(lane_),
       initializer_(with.initializer),
       initializers_to_begin_(with.engine.workers),
-      initializers_to_end_(with.initializer ? with.engine.workers : 0),
       has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
   engine.on_thread_start = [this] { count_acquisitions_in(gil_acquisitions_); };
@@ -58,13 +57,7 @@ pool_core::pool_core(const options& with)
     engine.start_in = &lane_;
     engine.on_start = [this] { run_initializer(); };
   }
-  std::unique_ptr<worker_pool> started;
-  {
-    const py::gil_scoped_release threads_may_start;
-    started = std::make_unique<worker_pool>(std::move(engine));
-  }
-  engine_ = unless_forked<worker_pool>(started.release());
-  if (is_broken_) engine_->break_down();  // already
+  engine_ = unless_forked<worker_pool>(std::make_unique<worker_pool>(std::move(engine)).release());
   all_cores().push_back(this);
 }
 
@@ -76,16 +69,18 @@ pool_core::~pool_core() {
   if (dispatcher_) dispatcher_->stop();
 }
 
-// On a worker, with the GIL; perhaps before the constructor has ended.
+// On a worker, with the GIL.
 void pool_core::run_initializer() noexcept {
   const py::object initializer = --initializers_to_begin_ == 0 ? std::move(initializer_) : initializer_;
+  if (!initializer) return;  // the collector has taken it: nobody is left to submit
+  ++initializers_under_way_;
   PyObject* const result = PyObject_CallNoArgs(initializer.ptr());
-  --initializers_to_end_;
+  --initializers_under_way_;
   Py_XDECREF(result);
   if (result != nullptr) return;
   log_exception("critical", "Exception in initializer:", {}, take_raised());
   is_broken_ = true;
-  if (engine_) engine_->break_down();
+  engine_->break_down();
 }
 
 void pool_core::buried_where_it_cannot_die::operator()(pool_core* dying) const noexcept {
@@ -176,6 +171,9 @@ std::shared_ptr<loop_channel> pool_core::watched_channel(py::handle loop) {
 
 std::shared_ptr<loop_channel> pool_core::announced_channel(py::handle loop) {
   auto box = free_mailbox(false);
+  if (!its_dispatcher()->start())
+    throw std::system_error(EAGAIN, std::generic_category(),
+                            "cannot start the thread of the callback channel");
   if (!box) mailboxes_.push_back(box = std::make_shared<mailbox>(its_dispatcher()));
   auto made = std::make_shared<loop_channel>(shared_from_this(), std::move(box), loop);
   made->watch();
@@ -275,12 +273,24 @@ void pool_core::close() noexcept {
   end_if_done();
 }
 
+void pool_core::end_by_itself() noexcept {
+  if (engine_->was_left_behind_by_fork()) return;
+  const auto alive = weak_from_this().lock();
+  for (std::size_t i = 0; i < concurrent_channels_.size(); ++i) concurrent_channels_[i]->end_by_itself();
+}
+
 void pool_core::end_if_done() noexcept {
-  if (!has_no_owner_ || !dispatcher_ || !engine_->is_closed()) return;
-  const auto nothing_in_flight = [](const auto& each) { return each->in_flight() == 0; };
-  if (std::all_of(channels_.begin(), channels_.end(), nothing_in_flight) &&
-      std::all_of(concurrent_channels_.begin(), concurrent_channels_.end(), nothing_in_flight))
-    dispatcher_->let_end();
+  if (has_no_owner_ && dispatcher_ && engine_->is_closed() && has_nothing_in_flight()) dispatcher_->let_end();
+}
+
+bool pool_core::has_nothing_in_flight() const noexcept {
+  const auto is_empty = [](const auto& each) { return each->in_flight() == 0; };
+  return std::all_of(channels_.begin(), channels_.end(), is_empty) &&
+         std::all_of(concurrent_channels_.begin(), concurrent_channels_.end(), is_empty);
+}
+
+py::handle pool_core::initializer() const noexcept {
+  return has_nothing_in_flight() ? py::handle(initializer_) : py::handle();
 }
 
 // By index: callbacks that run may make executors, and with them channels.

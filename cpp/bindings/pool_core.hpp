@@ -48,15 +48,18 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
     bool has_no_owner = false;  // after close() nobody joins the threads: all end when the jobs have
   };
 
-  // Starts the threads; runs no code of Python. Throws PoolError when one cannot start, and PoolClosed while
-  // Python exits. A good time for purge_all(), before.
+  // Runs no code of Python. Throws PoolClosed while Python exits. A good time for purge_all(), before.
   static std::shared_ptr<pool_core> start(options with);
   ~pool_core() override;
+
+  // Before each job: see worker_pool::get_ready(). Throws PoolError.
+  void get_ready();
 
   worker_pool& engine() noexcept { return *engine_; }
   const worker_pool& engine() const noexcept { return *engine_; }
   future_style& futures() noexcept { return style_; }
   python_kinds& kinds() noexcept { return python_kinds_; }
+  gil_lane& lane() noexcept { return lane_; }
 
   // The channel of the running loop; made when it is new. Throws RuntimeError where no loop runs, and OSError
   // where no descriptor or thread can be had.
@@ -68,12 +71,10 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // Whether there is one already. Throws as above.
   bool has_channel() const;
 
-  // A way for concurrent futures, of which there may be several; to be given back. Throws std::system_error
-  // when the dispatcher cannot start.
+  // A way for concurrent futures, of which there may be several; to be given back.
   concurrent_channel& open_concurrent_channel();
 
-  // Who brings what nobody else does; started when first needed. Throws std::system_error, and PoolClosed
-  // where nobody would stop its threads any more.
+  // Who brings what nobody else does. Throws PoolClosed where nobody would stop its threads any more.
   const std::shared_ptr<dispatcher>& its_dispatcher();
 
   // Throws PoolBroken in a forked child; and where an initializer has failed.
@@ -87,13 +88,22 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   // Refuses new jobs. Channels with nothing in flight are detached, the others detach themselves later.
   void close() noexcept;
 
+  // After close(), where nobody will join(): see concurrent_channel::end_by_itself().
+  void end_by_itself() noexcept;
+
   // After close(), when the pool is idle: waits for the threads, with the GIL released. False on timeout: an
   // initializer or a callback still runs.
   bool join(std::chrono::nanoseconds at_most) noexcept;
 
+  // For the collector, of the owner's: the initializer is often a method of who owns the pool. Null where
+  // there is none, all workers have begun, or jobs are in flight that may need it.
+  py::handle initializer() const noexcept;
+  void drop_initializer() { const py::object dropped = std::move(initializer_); }
+
   // Whether Python code runs on the pool's threads that is not a job.
-  bool is_initializing() const noexcept { return initializers_to_end_ != 0; }
-  bool is_calling_back() const noexcept { return dispatcher_ && dispatcher_->is_in_call(); }
+  bool is_initializing() const noexcept { return initializers_under_way_ != 0; }
+  bool is_calling_back() const noexcept { return calls_under_way != 0; }
+  unsigned calls_under_way = 0;  // of done callbacks
 
   // Whether join() has been called: nobody may be left to wake a loop.
   bool is_joined() const noexcept { return is_joined_; }
@@ -143,6 +153,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   static void clear_graveyard(std::chrono::milliseconds patience) noexcept;
 
   void run_initializer() noexcept;
+  bool has_nothing_in_flight() const noexcept;
   std::shared_ptr<loop_channel> connect(py::handle loop);
   std::shared_ptr<loop_channel> watched_channel(py::handle loop);
   std::shared_ptr<loop_channel> announced_channel(py::handle loop);
@@ -159,7 +170,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   python_kinds python_kinds_;
   py::object initializer_;  // null when all workers have begun: it may lead to who owns the pool
   unsigned initializers_to_begin_;
-  unsigned initializers_to_end_;
+  unsigned initializers_under_way_ = 0;
   const bool has_no_owner_;
   bool is_broken_ = false;
   bool is_buried_ = false;

@@ -63,11 +63,11 @@ PyObject* invoke(const call& c) noexcept {
   return nullptr;
 }
 
-// The object that stands for a callable's code: a bound method's function, a function's code.
+// What stands for a callable's code: a bound method's function, a function's code, a C method's definition.
 const void* code_of(PyObject* callable) noexcept {
   if (PyMethod_Check(callable)) callable = PyMethod_GET_FUNCTION(callable);
   if (PyFunction_Check(callable)) return PyFunction_GET_CODE(callable);
-  if (PyCFunction_Check(callable)) return callable;
+  if (PyCFunction_Check(callable)) return reinterpret_cast<PyCFunctionObject*>(callable)->m_ml;
   return Py_TYPE(callable);
 }
 

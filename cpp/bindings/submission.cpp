@@ -65,6 +65,7 @@ PyObject* submit_to(loop_channel& channel, const submitted_call& call, worker_po
                     manners how) {
   loop_channel::place place(channel);
   pool_core& core = channel.core();
+  core.get_ready();
   future_style& style = core.futures();
   bridge_job* const j = style.create(channel);
   if (j == nullptr) throw py::error_already_set();
@@ -84,6 +85,7 @@ PyObject* submit_to(loop_channel& channel, const submitted_call& call, worker_po
 
 PyObject* submit_to(concurrent_channel& channel, const submitted_call& call, bool block) {
   pool_core& core = channel.core();
+  core.get_ready();
   concurrent_job* const j = create_concurrent_future();
   if (j == nullptr) throw py::error_already_set();
   auto future = py::reinterpret_steal<py::object>(future_of(*j));

@@ -52,8 +52,9 @@ class job_kind {
 
   lane* in_lane() const noexcept { return lane_; }
 
-  // How long jobs of this kind take, as far as is known.
+  // How long jobs of this kind take, as far as is known; and what their sink then calls on the worker.
   run_time_estimate estimate;
+  run_time_estimate estimate_of_calls;
   lane_sharing sharing;
 
  private:

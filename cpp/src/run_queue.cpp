@@ -16,8 +16,9 @@ nanoseconds portion_for(const job& j) noexcept {
 }
 
 nanoseconds expected(const job& j) noexcept {
-  const run_time_estimate& estimate = j.kind->estimate;
-  return estimate.known() ? estimate.value() : unknown;
+  const job_kind& kind = *j.kind;
+  const bool is_known = kind.estimate.known() && kind.estimate_of_calls.value() < run_queue::long_call;
+  return is_known ? kind.estimate.value() : unknown;
 }
 
 }  // namespace
@@ -53,10 +54,21 @@ void run_queue::push_front(job_list&& claimed_before) {
   }
 }
 
+bool run_queue::is_turn_of_the_lowest() noexcept {
+  constexpr unsigned claims_per_turn = 16;
+  return ++claims_ % claims_per_turn == 0;
+}
+
+run_queue::claim run_queue::take_one() noexcept {
+  claim taken;
+  taken.jobs.push_back(next_level(is_turn_of_the_lowest())->pop_front());
+  --size_;
+  return taken;
+}
+
 run_queue::claim run_queue::take() {
-  constexpr unsigned turn_of_the_lowest = 16;
   claim portion_taken;
-  bool lowest = ++claims_ % turn_of_the_lowest == 0;
+  bool lowest = is_turn_of_the_lowest();
   while (job_list* level = next_level(lowest)) {
     lowest = false;
     const job& next = *level->front();

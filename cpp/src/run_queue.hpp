@@ -22,6 +22,9 @@ class run_queue {
   static constexpr run_time_estimate::nanoseconds portion{20'000};
   static constexpr run_time_estimate::nanoseconds lane_portion{200'000};
   static constexpr run_time_estimate::nanoseconds worth_a_wake_up{50'000};
+  // Calls of the sink's that take longer may be waits: nothing is to stand behind them. Short ones may take a
+  // while, too, where other threads want the lane.
+  static constexpr run_time_estimate::nanoseconds long_call{100'000};
   // Shorter jobs in a lane are not worth finding out whether they would share it.
   static constexpr run_time_estimate::nanoseconds worth_sharing{10'000};
 
@@ -47,6 +50,9 @@ class run_queue {
   // or whose run time is unknown, travels alone.
   claim take();
 
+  // Takes the next job, as if it were longer than a portion. The queue must not be empty.
+  claim take_one() noexcept;
+
   // Takes everything but the next `spared` jobs, or only what goes back to one destination.
   job_list take_all(const completion_sink* only = nullptr, std::size_t spared = 0) noexcept;
 
@@ -69,6 +75,7 @@ class run_queue {
  private:
   using levels = std::map<int, job_list, std::greater<>>;
 
+  bool is_turn_of_the_lowest() noexcept;
   job_list* next_level(bool lowest) noexcept;
 
   levels levels_;  // levels stay once they have been used: there are few, and erasing would allocate again

@@ -18,9 +18,9 @@ class worker_pool;
 // Owned by the pool. The thread writes; others read, and may take over `rest`.
 struct alignas(64) worker {
   // Reserves more than there are lanes: enter() is called where nothing may be thrown.
-  worker(const worker_pool& of, unsigned number) : pool(&of), index(number) { lanes_entered.reserve(8); }
+  worker(worker_pool& of, unsigned number) : pool(&of), index(number) { lanes_entered.reserve(8); }
 
-  const worker_pool* pool;
+  worker_pool* pool;
   unsigned index;
 
   // The jobs that follow the running one in the claimed portion. Whoever exchanges it for null owns them:

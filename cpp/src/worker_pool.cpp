@@ -2,6 +2,8 @@
 #include "worker_pool.hpp"
 
 #include <algorithm>
+#include <exception>
+#include <limits>
 #include <new>
 #include <optional>
 #include <string>
@@ -37,7 +39,7 @@ bool was_withdrawn(const job& j) noexcept {
   return j.state.load(std::memory_order_acquire) == job_state::cancelled;
 }
 
-std::vector<std::unique_ptr<worker>> make_workers(unsigned count, const worker_pool& of) {
+std::vector<std::unique_ptr<worker>> make_workers(unsigned count, worker_pool& of) {
   std::vector<std::unique_ptr<worker>> made;
   made.reserve(count);
   while (made.size() < count)
@@ -60,17 +62,16 @@ worker_pool::worker_pool(options with)
     : name_(with.name),
       max_pending_(with.max_pending),
       // Spinning workers on a CPU that somebody else needs only steal from him.
-      spin_(with.workers > usable_cpu_count() ? std::chrono::nanoseconds{0} : with.spin),
+      spin_(with.spin.count() > 0 && with.workers > usable_cpu_count() ? std::chrono::nanoseconds{0}
+                                                                       : with.spin),
       on_thread_start_(std::move(with.on_thread_start)),
       start_in_(with.start_in),
       on_start_(std::move(with.on_start)),
       waiters_(with.workers),
       parked_(with.workers),
       workers_(make_workers(with.workers, *this)),
-      threads_to_end_(with.workers),
-      sentinel_timer_([this] { sentinel_tick(); }),
       threads_(with.workers, with.name + with.name_separator, with.nice, *this) {
-  tell(log::level::info, "started with", workers(), "workers");
+  tell(log::level::info, "made with", workers(), "workers");
 }
 
 worker_pool::~worker_pool() { close(); }
@@ -79,21 +80,29 @@ void worker_pool::on_thread_start(unsigned index) noexcept {
   this_worker = workers_[index].get();
   if (on_thread_start_) on_thread_start_();
   if (!on_start_) return;
+  // Whoever has called this thread takes it for one that searches.
+  starting_.fetch_add(1, std::memory_order_seq_cst);
+  flush_wake_up();
   this_worker->enter(start_in_);
   on_start_();
   this_worker->leave_lane();
+  starting_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
 void worker_pool::on_thread_end() noexcept {
   for (lane* each : this_worker->lanes_entered)
     each->retire();  // may run code that asks whose thread this is
   this_worker = nullptr;
-  // Before threads_ goes: a tick that is under way may be calling a worker.
-  if (threads_to_end_.fetch_sub(1, std::memory_order_acq_rel) == 1) sentinel_timer_.stop();
+}
+
+// Before threads_ goes: a tick that is under way may be calling a worker.
+void worker_pool::on_end() noexcept {
+  if (has_sentinel_.load(std::memory_order_acquire)) sentinel_timer_->stop();
 }
 
 worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wake) {
-  if (wake == wake_up::may_wait && take_unlocked(j)) return admission::accepted;
+  if (take_unlocked(j, wake)) return admission::accepted;
+  get_ready();
   j.submitted_at = clock::now();
   job_list gone;
   bool call = false;
@@ -126,6 +135,17 @@ worker_pool::admission worker_pool::submit(job& j, when_full policy, wake_up wak
   hand_back(std::move(gone));
   if (call) threads_.call();
   return answer;
+}
+
+// The first thread is started by the job that needs it; the sentinel when there have been so many that it
+// pays. Until then, workers claim one job at a time, and do not count as searching while they run it.
+void worker_pool::get_ready() {
+  if (!threads_.has_started() && !is_closed()) {
+    if (born_in_.is_over()) born_in_ = process_generation();
+    threads_.start_first();
+  }
+  if (submitted_.load(std::memory_order_relaxed) >= jobs_before_sentinel_.load(std::memory_order_relaxed))
+    get_sentinel();
 }
 
 void worker_pool::flush_wake_up() noexcept {
@@ -182,7 +202,7 @@ std::size_t worker_pool::cancel_unclaimed(const completion_sink* only) noexcept 
   return withdraw([this, only] {
     collect();
     for (const auto& each : workers_) queue_.push_front(take_rest(*each));
-    return queue_.take_all(only, searching_);
+    return queue_.take_all(only, searching_.load(std::memory_order_relaxed));
   });
 }
 
@@ -314,10 +334,48 @@ bool worker_pool::is_on_own_thread() const noexcept {
   return this_worker != nullptr && this_worker->pool == this;
 }
 
-void worker_pool::give_up_turn_in_lane() noexcept {
-  if (this_worker == nullptr || this_worker->inside == nullptr) return;
-  if (this_worker->pool->was_left_behind_by_fork()) return;  // a job has forked: the gate is its parent's
-  this_worker->inside->gate.give_up_turn(this_worker->visit);
+void worker_pool::expect_wait() noexcept {
+  // A job may have forked: the gate is its parent's.
+  if (this_worker == nullptr || this_worker->pool->was_left_behind_by_fork()) return;
+  if (this_worker->inside != nullptr) this_worker->inside->gate.give_up_turn(this_worker->visit);
+  this_worker->pool->release_claim(*this_worker);
+}
+
+void worker_pool::expect_calls(lane_sharing& of_calls) noexcept {
+  if (this_worker == nullptr || this_worker->pool->was_left_behind_by_fork()) return;
+  if (this_worker->inside != nullptr) this_worker->inside->gate.begin_job(this_worker->visit, of_calls);
+  this_worker->pool->release_claim(*this_worker);
+}
+
+bool worker_pool::enter_lane_at_leisure(lane& wanted) noexcept {
+  if (!is_on_own_thread() || was_left_behind_by_fork() || !has_leisure(*this_worker)) return false;
+  this_worker->enter(&wanted);
+  return true;
+}
+
+// It does not count as searching any more then.
+bool worker_pool::has_leisure(worker& self) noexcept {
+  if (self.rest.load(std::memory_order_relaxed) != nullptr || !intake_.empty() ||
+      queue_length_.load(std::memory_order_relaxed) != 0)
+    return false;
+  const std::lock_guard lock(mutex_);
+  if (parked_ == 0) return false;
+  stop_searching(self);
+  if (queue_.empty()) return true;
+  start_searching(self);
+  return false;
+}
+
+void worker_pool::release_claim(worker& self) noexcept {
+  bool call = false;
+  {
+    const std::lock_guard lock(mutex_);
+    stop_searching(self);
+    queue_.push_front(take_rest(self));
+    queue_length_.store(queue_.size(), std::memory_order_relaxed);
+    call = reserve_worker_for_backlog();
+  }
+  if (call) threads_.call();
 }
 
 pool_stats worker_pool::stats() const {
@@ -398,7 +456,8 @@ void worker_pool::pump() noexcept {
 
 run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept {
   std::unique_lock lock(mutex_);
-  if (!std::exchange(self.searching, true) && !counted) ++searching_;
+  if (counted) self.searching = true;
+  start_searching(self);
   if (queue_.empty() && intake_.empty() && (self.inside != nullptr || spin_.count() > 0)) {
     lock.unlock();
     self.leave_lane();
@@ -406,26 +465,29 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
     lock.lock();
   }
   collect();
+  if (queue_.empty()) stop_searching(self);
   if (queue_.empty()) {
     note_portion(self, {});
-    stop_searching(self);
     ++parked_;
     const bool closed = closed_.load(std::memory_order_relaxed);
-    const bool start = !closed && !sentinel_runs_.exchange(true, std::memory_order_relaxed);
+    const bool start = !closed && has_sentinel_.load(std::memory_order_acquire) &&
+                       !sentinel_runs_.exchange(true, std::memory_order_relaxed);
     const bool idle = is_idle();
     job_list told = idle ? take_idle_watchers() : job_list();
     lock.unlock();
-    if (start) sentinel_timer_.expire_after(sentinel_period);
+    if (start) sentinel_timer_->expire_after(sentinel_period);
     hand_back(std::move(told));
     if (idle && closed) let_threads_end();
     return {};
   }
-  run_queue::claim portion = queue_.take();
+  start_searching(self);
+  const bool is_watched = has_sentinel_.load(std::memory_order_acquire);
+  run_queue::claim portion = is_watched ? queue_.take() : queue_.take_one();
   note_portion(self, portion.jobs);
   queue_length_.store(queue_.size(), std::memory_order_relaxed);
   self.withdrawals_before_claim = withdrawals_begun_.load(std::memory_order_relaxed);
   if (!portion.is_short) stop_searching(self);
-  const unsigned others_searching = searching_ - (self.searching ? 1 : 0);
+  const unsigned others_searching = searching_.load(std::memory_order_relaxed) - (self.searching ? 1 : 0);
   const bool call = others_searching == 0 && !queue_.empty() &&
                     (!self.searching || queue_.is_worth_another_worker()) && reserve_parked_worker();
   // Who goes on counting as searching while it runs something, or has jobs standing behind that, must be
@@ -433,7 +495,7 @@ run_queue::claim worker_pool::claim_or_park(worker& self, bool counted) noexcept
   const bool start = portion.is_short && !sentinel_runs_.exchange(true, std::memory_order_relaxed);
   lock.unlock();
   if (call) threads_.call();
-  if (start) sentinel_timer_.expire_after(sentinel_period);
+  if (start) sentinel_timer_->expire_after(sentinel_period);
   return portion;
 }
 
@@ -454,8 +516,15 @@ bool worker_pool::has_awaited() noexcept {
                      [this](const auto& each) { return each->oldest_claimed <= *awaited_; });
 }
 
+void worker_pool::start_searching(worker& self) noexcept {
+  if (!std::exchange(self.searching, true)) searching_.fetch_add(1, std::memory_order_relaxed);
+}
+
+// Who has seen it searching has left a job to it.
 void worker_pool::stop_searching(worker& self) noexcept {
-  if (std::exchange(self.searching, false)) --searching_;
+  if (!std::exchange(self.searching, false)) return;
+  searching_.fetch_sub(1, std::memory_order_seq_cst);
+  collect();
 }
 
 job_list worker_pool::take_idle_watchers() noexcept {
@@ -594,17 +663,19 @@ void worker_pool::accept(job& j) {
   submitted_.fetch_add(1, std::memory_order_release);
 }
 
-// The way in without the mutex, for a job that may wait for company. It is open while the sentinel runs,
-// which collects what nobody else does. Not under a bound, which is the mutex's to keep, and not for
-// priorities that may need memory.
-bool worker_pool::take_unlocked(job& j) noexcept {
+// The way in without the mutex: for a job that may wait for company, or that a searching worker will find. It
+// is open while the sentinel runs, which collects what nobody else does. Not under a bound, which is the
+// mutex's to keep, and not for priorities that may need memory.
+bool worker_pool::take_unlocked(job& j, wake_up wake) noexcept {
   if (max_pending_ != 0 || j.priority != 0 || !sentinel_runs_.load(std::memory_order_relaxed)) return false;
+  if (wake == wake_up::now && !is_somebody_searching()) return false;
   j.accepted = true;
   if (!intake_.push(j)) {
     j.accepted = false;
     return false;
   }
-  if (!sentinel_runs_.load(std::memory_order_seq_cst)) flush_wake_up();  // it stopped meanwhile
+  const bool is_left_alone = wake == wake_up::now && !is_somebody_searching();
+  if (is_left_alone || !sentinel_runs_.load(std::memory_order_seq_cst)) flush_wake_up();
   return true;
 }
 
@@ -645,17 +716,37 @@ void worker_pool::serve_line() noexcept {
 
 // Whether a worker is to be called: jobs wait, nobody will look at them soon, and somebody is free to.
 bool worker_pool::reserve_worker_for_backlog() noexcept {
-  return !queue_.empty() && searching_ == 0 && reserve_parked_worker();
+  return !queue_.empty() && !is_somebody_searching() && reserve_parked_worker();
+}
+
+bool worker_pool::is_somebody_searching() const noexcept {
+  return searching_.load(std::memory_order_seq_cst) > starting_.load(std::memory_order_seq_cst);
 }
 
 bool worker_pool::reserve_parked_worker() noexcept {
   if (parked_ == 0) return false;
   --parked_;
-  ++searching_;
+  searching_.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
 // ---- the sentinel ----
+
+// Where no timer can be had, the pool goes on without, and tries again much later.
+void worker_pool::get_sentinel() noexcept {
+  constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
+  constexpr std::uint64_t much_later = 4096;
+  const std::lock_guard lock(making_sentinel_);
+  if (sentinel_timer_ || is_closed()) return;
+  try {
+    sentinel_timer_.emplace([this] { sentinel_tick(); });
+    jobs_before_sentinel_ = never;
+    has_sentinel_.store(true, std::memory_order_release);
+  } catch (const std::exception&) {
+    jobs_before_sentinel_ += much_later;
+    log::write(log::level::warn, "no timer can be had: a pool claims its jobs one at a time");
+  }
+}
 
 // Looks at the pool every millisecond while there is traffic, on the timer thread, which runs no jobs. It
 // makes good on wake-ups that a submitter owes and has not delivered, and on estimates that were wrong.
@@ -679,7 +770,7 @@ void worker_pool::sentinel_tick() noexcept {
       if (work) late_calls_.fetch_add(1, std::memory_order_relaxed);
       waiting = queue_.size();
     }
-    if (sentinel_runs_.load(std::memory_order_relaxed)) sentinel_timer_.expire_after(sentinel_period);
+    if (sentinel_runs_.load(std::memory_order_relaxed)) sentinel_timer_->expire_after(sentinel_period);
   }
   if (work) threads_.call();
   if (found.recovered != 0)

@@ -42,12 +42,12 @@ struct worker;
 //
 // All of this is decided under one mutex, so that "nothing to do, park" and "push, nobody searches, call one"
 // cannot miss each other. Jobs that may wait a little for others pass the mutex by: they collect in the
-// intake. A worker that claims, the next submit through the mutex, a flush or, at the latest, the sentinel
-// moves them to the run queue.
+// intake, as do those that come while a worker is searching. A worker that claims, the next submit through
+// the mutex, a flush or, at the latest, the sentinel moves them to the run queue.
 class worker_pool final : private worker_threads::guest {
  public:
   struct options {
-    unsigned workers = usable_cpu_count();
+    unsigned workers = 1;
     std::string name = "offgil";            // threads are called <name>-<n>
     char name_separator = '-';              // or otherwise
     std::size_t max_pending = 0;            // jobs that may wait; 0: any number
@@ -58,8 +58,7 @@ class worker_pool final : private worker_threads::guest {
     std::function<void()> on_start;         // must not throw
   };
 
-  // Starts all threads or none, and the process's timer thread if no other pool has. Throws std::system_error
-  // when one cannot start, or that one's descriptors cannot be had.
+  // Starts no thread yet: a job that finds none idle does.
   explicit worker_pool(options with);
 
   // Lets accepted jobs end and joins. In a forked child, where the threads are not, a pool cannot be
@@ -77,8 +76,14 @@ class worker_pool final : private worker_threads::guest {
   //
   // `may_wait`: any worker that is awake may take the job, but none need be called yet. The caller promises
   // to call flush_wake_up() soon; if it does not, a timer does within about a millisecond.
+  //
+  // Throws as get_ready() does, and the job stays the caller's; after get_ready() it does not throw.
   admission submit(job& j, when_full policy = when_full::refuse, wake_up wake = wake_up::now);
   void flush_wake_up() noexcept;
+
+  // Makes sure of a thread for the next job. Throws std::system_error where none has started and the first
+  // one cannot. Where a later one cannot, those that there are do the work.
+  void get_ready();
 
   // Called here for every job that is refused, and by who answers `closed` in the pool's place.
   void count_rejection() noexcept { rejected_.fetch_add(1, std::memory_order_relaxed); }
@@ -124,10 +129,21 @@ class worker_pool final : private worker_threads::guest {
 
   bool is_on_own_thread() const noexcept;
 
-  // For a job that is about to wait for something, outside of its lane: another worker may have the lane
-  // meanwhile. No effect on a thread that is not a worker.
-  static void give_up_turn_in_lane() noexcept;
-  bool was_left_behind_by_fork() const noexcept { return born_in_.is_over(); }
+  // For a job that is about to wait for something outside of its lane: another worker may have the lane
+  // meanwhile, and what this one has claimed behind the job goes to others. No effect on a thread that is not
+  // a worker, like the next.
+  static void expect_wait() noexcept;
+
+  // The same where code is about to be called that may wait, in the lane or outside. How it shares the lane
+  // is learned for itself. `of_calls` must live until the worker leaves the lane.
+  static void expect_calls(lane_sharing& of_calls) noexcept;
+
+  // For a sink, while a worker hands a job back: has the worker enter the lane, which it leaves again as it
+  // does after a job, if it has nothing else to do and another one is there for what comes meanwhile. False
+  // otherwise, and on any other thread.
+  bool enter_lane_at_leisure(lane& wanted) noexcept;
+
+  bool was_left_behind_by_fork() const noexcept { return threads_.has_started() && born_in_.is_over(); }
 
   unsigned workers() const noexcept { return static_cast<unsigned>(workers_.size()); }
   std::size_t max_pending() const noexcept { return max_pending_; }
@@ -146,6 +162,7 @@ class worker_pool final : private worker_threads::guest {
   void on_thread_start(unsigned index) noexcept override;
   void on_call() noexcept override { pump(); }
   void on_thread_end() noexcept override;
+  void on_end() noexcept override;
 
   void pump() noexcept;
   run_queue::claim claim_or_park(worker& self, bool counted) noexcept;
@@ -160,25 +177,30 @@ class worker_pool final : private worker_threads::guest {
   job_list take_rest(worker& of) noexcept;
   std::size_t count_withdrawn(const job_list& jobs) noexcept;
   job_list take_idle_watchers() noexcept;
+  void start_searching(worker& self) noexcept;
   void stop_searching(worker& self) noexcept;
+  void release_claim(worker& self) noexcept;
+  bool has_leisure(worker& self) noexcept;
   void note_portion(worker& self, const job_list& claimed) noexcept;
   bool has_awaited() noexcept;
   bool is_idle() const noexcept;
   void let_threads_end() noexcept;
   void look_for_work_a_while() noexcept;
 
-  bool take_unlocked(job& j) noexcept;
+  bool take_unlocked(job& j, wake_up wake) noexcept;
   void collect() noexcept;
   void enqueue(job_list taken_in) noexcept;
   bool has_room() const noexcept;
   void accept(job& j);
   job_list admit_from_line() noexcept;
   void serve_line() noexcept;
+  bool is_somebody_searching() const noexcept;
   bool reserve_worker_for_backlog() noexcept;
   bool reserve_parked_worker() noexcept;
 
   void tell(log::level at, std::string_view what, std::size_t count, std::string_view whom) const noexcept;
 
+  void get_sentinel() noexcept;
   void sentinel_tick() noexcept;
   struct stuck {
     std::size_t recovered = 0;  // jobs
@@ -193,7 +215,7 @@ class worker_pool final : private worker_threads::guest {
   const std::function<void()> on_thread_start_;
   lane* const start_in_;
   const std::function<void()> on_start_;
-  const process_generation born_in_;
+  process_generation born_in_;  // or its first thread was started in
 
   waiting_room waiters_;
   intake intake_;
@@ -204,7 +226,6 @@ class worker_pool final : private worker_threads::guest {
   job_list line_;  // jobs that wait for room in queue_
   job_list idle_watchers_;
   unsigned parked_ = 0;
-  unsigned searching_ = 0;
   unsigned withdrawals_under_way_ = 0;        // calls of cancel_waiting() that have jobs yet to hand back
   refusal withdrawn_as_ = refusal::none;      // by the last who withdrew all
   std::size_t withdrawn_since_sweep_ = 0;     // one by one, by cancel()
@@ -218,6 +239,8 @@ class worker_pool final : private worker_threads::guest {
   std::atomic<std::uint64_t> rejected_{0};
   std::atomic<std::uint64_t> late_calls_{0};
   std::atomic<std::uint64_t> withdrawals_begun_{0};  // of all that wait: cancel_waiting(), break_down()
+  std::atomic<unsigned> searching_{0};
+  std::atomic<unsigned> starting_{0};  // of those that have been called: inside on_start
   std::atomic<bool> sentinel_runs_{false};
   std::atomic<bool> closed_{false};
 
@@ -232,9 +255,12 @@ class worker_pool final : private worker_threads::guest {
   std::uint64_t submitted_at_last_tick_ = 0;  // the sentinel's own
 
   std::vector<std::unique_ptr<worker>> workers_;
-  std::atomic<unsigned> threads_to_end_;
-  timer sentinel_timer_;    // stopped by the last thread
-  worker_threads threads_;  // last: its threads use the above
+  // By how many a pool has turned out to be worth a timer.
+  std::atomic<std::uint64_t> jobs_before_sentinel_{64};
+  std::atomic<bool> has_sentinel_{false};
+  std::mutex making_sentinel_;
+  std::optional<timer> sentinel_timer_;  // made once, under that mutex; stopped by the last thread
+  worker_threads threads_;               // last: its threads use the above
 };
 
 }  // namespace offgil

@@ -1,29 +1,50 @@
 // worker_threads.cpp - the threads of a pool, asleep until they are called.
 #include "worker_threads.hpp"
 
+#include <exception>
 #include <utility>
+
+#include "log.hpp"
 
 namespace offgil {
 
-worker_threads::worker_threads(unsigned count, const std::string& name, int nice, guest& of)
-    : host_(of), beds_(count), live_(count) {
+worker_threads::worker_threads(unsigned count, std::string name, int nice, guest& of)
+    : name_(std::move(name)), nice_(nice), host_(of), beds_(count) {
   threads_.reserve(count);
-  try {
-    for (unsigned i = 0; i < count; ++i)
-      threads_.push_back(std::make_unique<thread>(name + std::to_string(i), nice, [this, i] { run(i); }));
-  } catch (...) {
-    let_end();  // those that have started are joined with `threads_`
-    throw;
-  }
 }
 
-worker_threads::~worker_threads() = default;
+// A thread that is still to end may start another one.
+worker_threads::~worker_threads() {
+  std::unique_lock lock(mutex_);
+  ended_.wait(lock, [this] { return is_ending_ && live_ == 0; });
+}
+
+void worker_threads::start_first() {
+  const std::lock_guard lock(mutex_);
+  if (threads_.empty() && !is_ending_) start_next();
+}
+
+// Under mutex_, which the new thread waits for. Throws std::system_error.
+void worker_threads::start_next() {
+  const auto index = static_cast<unsigned>(threads_.size());
+  threads_.push_back(
+      std::make_unique<thread>(name_ + std::to_string(index), nice_, [this, index] { run(index); }));
+  ++live_;
+  ++new_;
+  has_started_.store(true, std::memory_order_relaxed);
+}
 
 void worker_threads::run(unsigned index) noexcept {
   host_.on_thread_start(index);
   while (wait_for_call(beds_[index])) host_.on_call();
   host_.on_thread_end();
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  const bool is_last = live_ == 1;
+  if (is_last) {
+    lock.unlock();
+    host_.on_end();
+    lock.lock();
+  }
   --live_;
   ended_.notify_all();
 }
@@ -32,6 +53,7 @@ void worker_threads::run(unsigned index) noexcept {
 // become free meanwhile.
 bool worker_threads::wait_for_call(bed& own) noexcept {
   std::unique_lock lock(mutex_);
+  if (std::exchange(own.is_new, false)) --new_;
   while (calls_ == 0) {
     if (is_ending_) return false;
     own.is_called = false;
@@ -49,8 +71,18 @@ void worker_threads::call() noexcept {
     const std::lock_guard lock(mutex_);
     ++calls_;
     woken = take_last_asleep();
+    if (woken == nullptr && calls_ > new_ && threads_.size() < beds_.size()) try_to_start_next();
   }
   if (woken != nullptr) woken->called.notify_one();
+}
+
+// Under mutex_. Where it fails, those that there are do the work, and the next call tries again.
+void worker_threads::try_to_start_next() noexcept {
+  try {
+    start_next();
+  } catch (const std::exception&) {
+    log::write(log::level::warn, "cannot start another worker thread");
+  }
 }
 
 // Under mutex_. The caller notifies it.
@@ -64,21 +96,24 @@ worker_threads::bed* worker_threads::take_last_asleep() noexcept {
 
 // With the mutex: without, the last thread may end meanwhile, and all this with it.
 void worker_threads::let_end() noexcept {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   is_ending_ = true;
   while (bed* const woken = take_last_asleep()) woken->called.notify_one();
+  if (!threads_.empty()) return;
+  lock.unlock();
+  host_.on_end();
 }
 
 bool worker_threads::wait_until_ended(std::chrono::nanoseconds at_most) {
   std::unique_lock lock(mutex_);
-  if (!ended_.wait_for(lock, at_most, [this] { return live_ == 0; })) return false;
+  if (!ended_.wait_for(lock, at_most, [this] { return is_ending_ && live_ == 0; })) return false;
   threads_.clear();  // a thread that has ended and was not joined keeps its stack
   return true;
 }
 
 bool worker_threads::have_ended() const noexcept {
   const std::lock_guard lock(mutex_);
-  return live_ == 0;
+  return is_ending_ && live_ == 0;
 }
 
 }  // namespace offgil

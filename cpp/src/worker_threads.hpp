@@ -1,6 +1,7 @@
 // worker_threads.hpp - the threads of a pool, asleep until they are called.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -13,9 +14,10 @@
 namespace offgil {
 
 // Owns the threads. Knows nothing of jobs: its guest does. The thread that went to sleep last is called
-// first: its caches are warm and its CPU is awake, and with little to do the others sleep on.
+// first: its caches are warm and its CPU is awake, and with little to do the others sleep on. One is started
+// when a call finds none asleep.
 //
-// Thread-safe. Only the constructor, wait_until_ended() and the destructor block.
+// Thread-safe. Only wait_until_ended() and the destructor block.
 class worker_threads {
  public:
   // Called on the threads, without any lock.
@@ -25,15 +27,20 @@ class worker_threads {
     virtual void on_thread_start(unsigned index) noexcept = 0;
     virtual void on_call() noexcept = 0;
     virtual void on_thread_end() noexcept = 0;
+    virtual void on_end() noexcept = 0;  // on the last thread, or in let_end() where there is none
   };
 
-  // Starts `count` threads called <name><n>, or none: throws std::system_error when one cannot start.
-  worker_threads(unsigned count, const std::string& name, int nice, guest& of);
-  ~worker_threads();  // after let_end(): joins
+  // At most `count` threads, called <name><n>.
+  worker_threads(unsigned count, std::string name, int nice, guest& of);
+  ~worker_threads();  // waits for let_end(), and joins
   worker_threads(const worker_threads&) = delete;
   worker_threads& operator=(const worker_threads&) = delete;
 
-  // One thread that is not busy, or the next one that gets free, calls guest::on_call().
+  // Starts the first thread if none has been. Throws std::system_error when it cannot start.
+  void start_first();
+  bool has_started() const noexcept { return has_started_.load(std::memory_order_relaxed); }
+
+  // One thread that is not busy, or the next one that gets free, calls guest::on_call(). After start_first().
   void call() noexcept;
 
   // The threads end once no call and no guest is under way.
@@ -46,20 +53,27 @@ class worker_threads {
   struct bed {
     std::condition_variable called;
     bool is_called = false;
+    bool is_new = true;  // its thread has not come here yet
     bed* below = nullptr;
   };
 
+  void start_next();
+  void try_to_start_next() noexcept;
   void run(unsigned index) noexcept;
   bool wait_for_call(bed& own) noexcept;
   bed* take_last_asleep() noexcept;
 
+  const std::string name_;
+  const int nice_;
   guest& host_;
   std::vector<bed> beds_;  // of each thread
+  std::atomic<bool> has_started_{false};
   mutable std::mutex mutex_;
   // Guarded by mutex_:
   bed* last_asleep_ = nullptr;
   unsigned calls_ = 0;  // that no thread has taken yet
-  unsigned live_;
+  unsigned new_ = 0;    // threads that have been started and will look for one
+  unsigned live_ = 0;
   bool is_ending_ = false;
   std::condition_variable ended_;
   std::vector<std::unique_ptr<thread>> threads_;  // last: joined before anything else goes

@@ -60,8 +60,8 @@ class Pool(_core.Pool):
         async with offgil.Pool(workers=4) as pool:
             results = await asyncio.gather(*(pool.submit(fn, x) for x in range(100)))
 
-    Raises ValueError or TypeError for an argument that makes no sense, and PoolError when a
-    thread cannot start; then none is left behind.
+    A thread starts when a job finds none idle. Raises ValueError or TypeError for an argument that
+    makes no sense; the first `submit` raises PoolError when no thread can start.
     """
 
     # Which kind of future `submit` makes. Private: the second one is how the tests know what is
@@ -193,14 +193,13 @@ class Pool(_core.Pool):
     async def _end_late(self, timeout: float | None) -> None:
         """Raise what aclose() does after its time, unless all that is left is to tell it."""
         late = f"the pool's jobs did not end within {timeout} s; still running: "
-        if self.pending or self.running:
-            raise TimeoutError(late + (", ".join(self._running_names()) or "none")) from None
-        others = [
+        still = [
+            *self._running_names(),
             *(["an initializer"] if self._is_initializing else []),
             *(["a done callback"] if self._is_calling_back else []),
         ]
-        if others:
-            raise TimeoutError(late + " and ".join(others)) from None
+        if still or self.pending or self.running:
+            raise TimeoutError(late + (", ".join(still) or "none")) from None
         try:
             async with asyncio.timeout(_ALWAYS_ENOUGH):
                 await self._threads_have_ended()

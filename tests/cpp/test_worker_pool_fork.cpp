@@ -32,12 +32,29 @@ TEST(worker_pool_fork, leaves_the_pool_behind_in_the_child_and_whole_in_the_pare
   consumer back;
   kind_of quick([](test_job&) {});
   worker_pool pool(with_workers(2));
+  test_job first(quick, back.queue);
+  pool.submit(first);
+  EXPECT_TRUE(back.receive(1));
   EXPECT_FALSE(pool.was_left_behind_by_fork());
   EXPECT_EQ(exit_code_of_child([&pool] { EXPECT_TRUE(pool.was_left_behind_by_fork()); }), 0);
   EXPECT_FALSE(pool.was_left_behind_by_fork());
   test_job j(quick, back.queue);
   pool.submit(j);
   EXPECT_TRUE(back.receive(1));
+}
+
+TEST(worker_pool_fork, takes_a_pool_along_that_has_no_thread_yet) {
+  consumer back;
+  kind_of quick([](test_job&) {});
+  worker_pool pool(with_workers(2));
+  EXPECT_EQ(exit_code_of_child([&] {
+              test_job j(quick, back.queue);
+              pool.submit(j);
+              EXPECT_TRUE(back.receive(1));
+              EXPECT_FALSE(pool.was_left_behind_by_fork());
+              EXPECT_EQ(exit_code_of_child([&pool] { EXPECT_TRUE(pool.was_left_behind_by_fork()); }), 0);
+            }),
+            0);
 }
 
 // The child is born at any moment of the pool's life, also while its mutex is held.
@@ -47,6 +64,9 @@ TEST(worker_pool_fork, can_happen_under_load) {
   kind_of quick([](test_job&) {});
   std::array<test_job, 64> jobs;
   worker_pool pool(with_workers(2));
+  test_job first(quick, back.queue);
+  pool.submit(first);
+  ASSERT_TRUE(back.receive(1));
   std::thread load([&] {
     while (!enough) {
       for (test_job& j : jobs) {

@@ -1,4 +1,4 @@
-// test_worker_pool_start.cpp - a pool starts all threads or none.
+// test_worker_pool_start.cpp - a pool starts threads as jobs need them.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -22,60 +22,73 @@ using testing::kind_of;
 using testing::test_job;
 using testing::with_workers;
 
-class worker_pool_whose_thread_fails : public ::testing::TestWithParam<int> {};
+// Enough for a pool to want a timer, and one more that makes it.
+constexpr std::size_t many = 65;
 
-TEST_P(worker_pool_whose_thread_fails, to_start_is_an_exception_and_leaves_no_other_thread) {
-  const std::size_t descriptors = testing::descriptor_count();
+TEST(worker_pool_start, is_an_exception_of_the_first_job_where_its_thread_cannot_start) {
+  consumer back;
+  kind_of quick([](test_job&) {});
+  test_job j(quick, back.queue);
+  worker_pool pool(with_workers(4));
   int error = 0;
-  testing::failing_pthread_create = GetParam();
+  testing::failing_pthread_create = 1;
   try {
-    const worker_pool pool(with_workers(4));
+    pool.submit(j);
   } catch (const std::system_error& e) {
     error = e.code().value();
   }
   EXPECT_EQ(error, EAGAIN);
-  EXPECT_EQ(testing::failing_pthread_create, 0) << "threads were tried after the one that failed";
-  EXPECT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 0; }));
-  EXPECT_EQ(testing::descriptor_count(), descriptors);
-
-  consumer back;
-  kind_of quick([](test_job&) {});
-  test_job j(quick, back.queue);
-  worker_pool next(with_workers(4));
-  next.submit(j);
+  EXPECT_EQ(testing::threads_of_pools(), 0U);
+  EXPECT_EQ(pool.stats().submitted, 0U);
+  pool.submit(j);
   EXPECT_TRUE(back.receive(1));
 }
 
-// The timer thread is the first, where no other pool has it.
-INSTANTIATE_TEST_SUITE_P(number, worker_pool_whose_thread_fails, ::testing::Range(1, 6));
+TEST(worker_pool_start, goes_on_with_fewer_threads_where_another_cannot_start) {
+  consumer back;
+  testing::blocker first(back);
+  worker_pool pool(with_workers(2));
+  ASSERT_TRUE(first.occupies_a_worker_of(pool));
+  kind_of quick([](test_job&) {});
+  test_job j(quick, back.queue);
+  testing::failing_pthread_create = 1;
+  pool.submit(j);
+  EXPECT_EQ(testing::failing_pthread_create, 0);
+  first.release();
+  EXPECT_TRUE(back.receive(2));
+}
 
-TEST(worker_pool_start, is_an_exception_where_no_descriptor_can_be_had_unless_another_pool_has_them) {
+TEST(worker_pool_start, goes_on_without_a_timer_where_no_descriptor_can_be_had) {
   ASSERT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 0; }));
+  consumer back;
+  kind_of quick([](test_job&) {});
+  std::vector<test_job> jobs(2 * many);
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
-  int error = 0;
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  try {
-    const worker_pool refused(with_workers(2));
-  } catch (const std::system_error& e) {
-    error = e.code().value();
+  {
+    worker_pool pool(with_workers(2));
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (test_job& j : jobs) pool.submit(j.prepare(quick, back.queue));
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_TRUE(back.receive(jobs.size()));
+    EXPECT_EQ(testing::timer_threads(), 0U);
   }
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
-  EXPECT_EQ(error, EMFILE);
-  EXPECT_TRUE(testing::eventually([] { return testing::threads_of_pools() == 0; }));
-
-  const worker_pool has_them(with_workers(1));
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  EXPECT_NO_THROW(worker_pool(with_workers(2)));
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(testing::threads_of_pools(), 0U);
 }
 
-TEST(worker_pool_start, brings_up_every_thread_it_promises) {
-  const worker_pool pool(with_workers(5));
+TEST(worker_pool_start, brings_up_as_many_threads_as_there_are_jobs_at_once) {
+  consumer back;
+  worker_pool pool(with_workers(5));
   EXPECT_EQ(pool.workers(), 5U);
-  EXPECT_TRUE(
-      testing::eventually([] { return testing::threads_of_pools() == 5 + testing::timer_threads(); }));
+  EXPECT_EQ(testing::threads_of_pools(), 0U);
+  testing::blocker first(back);
+  testing::blocker second(back);
+  EXPECT_TRUE(first.occupies_a_worker_of(pool));
+  EXPECT_TRUE(second.occupies_a_worker_of(pool));
+  EXPECT_EQ(testing::threads_of_pools(), 2U);
+  first.release();
+  second.release();
 }
 
 TEST(worker_pool_start, shares_one_timer_thread_and_its_descriptors_with_every_other_pool) {
@@ -83,10 +96,11 @@ TEST(worker_pool_start, shares_one_timer_thread_and_its_descriptors_with_every_o
   const std::size_t descriptors = testing::descriptor_count();
   consumer back;
   kind_of quick([](test_job&) {});
-  std::vector<test_job> jobs(count);
+  std::vector<test_job> jobs(count * many);
   std::deque<worker_pool> pools;
-  for (test_job& j : jobs) pools.emplace_back(with_workers(1)).submit(j.prepare(quick, back.queue));
-  ASSERT_TRUE(back.receive(count));
+  for (std::size_t i = 0; i < count; ++i) pools.emplace_back(with_workers(1));
+  for (std::size_t i = 0; i < jobs.size(); ++i) pools[i % count].submit(jobs[i].prepare(quick, back.queue));
+  ASSERT_TRUE(back.receive(jobs.size()));
   EXPECT_TRUE(testing::eventually([] { return testing::timer_threads() == 1; }));
   EXPECT_LE(testing::descriptor_count(), descriptors + 3);
 
@@ -113,8 +127,12 @@ TEST(worker_pool_start, has_each_worker_called_in_its_lane_before_its_first_job)
   thread_local bool has_begun = false;
   thread_local bool is_started = false;
   consumer back;
-  kind_of ask([](test_job&) { return is_started; });
-  std::vector<test_job> jobs(100);
+  std::atomic<int> here{0};
+  kind_of ask([&here](test_job&) {
+    ++here;
+    return is_started && testing::eventually([&here] { return here == 3; });
+  });
+  std::vector<test_job> jobs(3);
   auto options = with_workers(3);
   options.on_thread_start = [&] {
     ++begun;
@@ -137,8 +155,12 @@ TEST(worker_pool_start, has_each_worker_called_in_its_lane_before_its_first_job)
 TEST(worker_pool_start, has_each_thread_called_before_its_first_job_also_without_a_lane) {
   thread_local bool has_begun = false;
   consumer back;
-  kind_of ask([](test_job&) { return has_begun; });
-  std::vector<test_job> jobs(100);
+  std::atomic<int> here{0};
+  kind_of ask([&here](test_job&) {
+    ++here;
+    return has_begun && testing::eventually([&here] { return here == 3; });
+  });
+  std::vector<test_job> jobs(3);
   auto options = with_workers(3);
   options.on_thread_start = [] { has_begun = true; };
   worker_pool pool(options);
