@@ -622,6 +622,8 @@ FORK_UNDER_LOAD = (
     threads = [threading.Thread(target=load) for _ in range(2)]
     for t in threads:
         t.start()
+    while pool.stats().completed == 0:  # a pool that was never used would be the child's as well
+        time.sleep(0.001)
     try:
         for _ in range(8):
             pid = fork()
@@ -639,11 +641,44 @@ FORK_UNDER_LOAD = (
 )
 
 
+FORK_UNUSED = (
+    FORK
+    + """
+    pool, executor = new_pool(), offgil.ThreadPoolExecutor(2)
+    of_pool = pool.executor
+
+    async def use():
+        assert await asyncio.gather(*(pool.submit(ex.echo, i) for i in range(100))) == [*range(100)]
+        assert await pool.submit(len, "abc") == 3
+
+    def use_all():
+        run(use())
+        for each in (executor, of_pool):
+            assert list(each.map(ex.echo, range(100))) == [*range(100)]
+            assert each.submit(len, "abc").result(10) == 3
+
+    pid = fork()
+    if pid:
+        assert joined(pid) == 0
+    use_all()
+    pid = fork()
+    if pid:
+        assert joined(pid) == 0
+        use_all()
+        run(pool.aclose())
+    else:
+        run(broken(pool))
+    del pool, executor, of_pool
+    x()
+"""
+)
+
+
 @pytest.mark.timeout(60 + 6 * REPEATS)
 @pytest.mark.parametrize(
     ("code", "printed"),
-    [(FORK_OUTSIDE, "xx"), (FORK_INSIDE, ""), (FORK_UNDER_LOAD, "")],
-    ids=["outside a loop", "inside a loop", "under load"],
+    [(FORK_OUTSIDE, "xx"), (FORK_INSIDE, ""), (FORK_UNDER_LOAD, ""), (FORK_UNUSED, "xxxx")],
+    ids=["outside a loop", "inside a loop", "under load", "unused"],
 )
 def test_fork(code: str, printed: str) -> None:
     """The child's old pool raises PoolBroken at once, a new one works; the parent goes on."""

@@ -57,7 +57,7 @@ pool_core::pool_core(const options& with)
     engine.start_in = &lane_;
     engine.on_start = [this] { run_initializer(); };
   }
-  engine_ = unless_forked<worker_pool>(std::make_unique<worker_pool>(std::move(engine)).release());
+  engine_.reset(std::make_unique<worker_pool>(std::move(engine)).release());
   all_cores().push_back(this);
 }
 

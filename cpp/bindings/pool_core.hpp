@@ -37,6 +37,13 @@ struct destroy_unless_forked {
 template <class T>
 using unless_forked = std::unique_ptr<T, destroy_unless_forked>;
 
+// The same for an engine, which belongs to the process in which it has started its first thread.
+struct destroy_unless_left_behind {
+  void operator()(worker_pool* owned) const noexcept {
+    if (!owned->was_left_behind_by_fork()) std::default_delete<worker_pool>()(owned);
+  }
+};
+
 // Guarded by the GIL. Lives until its Pool is gone and its channels have nothing in flight.
 class pool_core final : public resident, public std::enable_shared_from_this<pool_core> {
  public:
@@ -185,7 +192,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::vector<std::shared_ptr<loop_channel>> channels_;
   std::shared_ptr<loop_channel> last_used_;
   std::vector<unless_forked<concurrent_channel>> concurrent_channels_;
-  unless_forked<worker_pool> engine_;  // last: its threads use the above
+  std::unique_ptr<worker_pool, destroy_unless_left_behind> engine_;  // last: its threads use the above
 };
 
 }  // namespace offgil::python
