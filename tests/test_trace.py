@@ -115,6 +115,7 @@ def test_a_forked_child_cannot_trace() -> None:
         import os, sys, tempfile, warnings, offgil
         warnings.simplefilter("ignore")  # Python warns of threads and fork
         pool = offgil.Pool(1)
+        assert pool.executor.submit(abs, -1).result(10) == 1
         trace = pool.trace(os.path.join(tempfile.mkdtemp(), "trace.json"))
         child = os.fork()
         if child == 0:
