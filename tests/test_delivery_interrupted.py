@@ -199,27 +199,37 @@ def test_a_call_that_is_lost_is_made_again(times: int) -> None:
 
 
 @pytest.mark.skipif(DEBUG, reason="then the loop makes all calls itself, and none ends a drain")
+def lose_what_a_drain_calls(pool: offgil.Pool, loop: Lossy) -> list[int]:
+    """Return the results of a delivery that a callback has ended, but for those that follow."""
+    futures = loop.run_until_complete(submit(pool, 5))
+    pool.executor.submit(ex.echo, 0).result(LIMIT)  # the worker has let go of those before
+    block_until(lambda: loop.announcements)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    seen: list[int] = []
+    futures[2].add_done_callback(interrupt)
+    for future in futures[3:]:
+        future.add_done_callback(lambda done: seen.append(done.result()))
+    loop.to_lose = 1
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert not seen
+    loop.run_until_complete(asyncio.wait_for(until(lambda: seen == [3, 4]), LIMIT))
+    return seen
+
+
 def test_a_call_that_a_drain_makes_may_be_lost() -> None:
     """A callback ends the drain, and the call for what is left is lost: it follows all the same."""
     pool = offgil.Pool(1, delivery="callback")
-    with contextlib.closing(Lossy()) as loop:
-        futures = loop.run_until_complete(submit(pool, 5))
-        pool.executor.submit(ex.echo, 0).result(LIMIT)  # the worker has let go of those before
-        block_until(lambda: loop.announcements)
-
-        def interrupt(_: object) -> None:
-            raise KeyboardInterrupt
-
-        seen: list[int] = []
-        futures[2].add_done_callback(interrupt)
-        for future in futures[3:]:
-            future.add_done_callback(lambda done: seen.append(done.result()))
-        loop.to_lose = 1
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_forever()
-        assert len(loop.lost) == 1 and not seen
-        loop.run_until_complete(asyncio.wait_for(until(lambda: seen == [3, 4]), LIMIT))
-        loop.run_until_complete(pool.aclose())
+    for _ in range(10):  # a slow loop is called again beforehand, and no call is made then
+        with contextlib.closing(Lossy()) as loop:
+            assert lose_what_a_drain_calls(pool, loop) == [3, 4]
+            if loop.lost:
+                break
+    assert len(loop.lost) == 1
+    asyncio.run(pool.aclose())
 
 
 def test_a_closed_pool_has_no_dispatcher_to_notice(

@@ -244,7 +244,7 @@ def test_the_engine_speaks_when_it_is_asked_to() -> None:
     assert run_script(SPEAKING, OFFGIL_LOG="loud").stderr.count("none of debug, info, warn") == 1
     told = run_script(SPEAKING, OFFGIL_LOG="info").stderr.splitlines()
     assert [line.partition("] ")[2] for line in told] == [
-        "pool 'probe' started with 2 workers",
+        "pool 'probe' made with 2 workers",
         "pool 'probe' closed with 0 jobs waiting",
     ]
     assert "jobs that stood behind a longer one" in run_script(SPEAKING, OFFGIL_LOG="debug").stderr
