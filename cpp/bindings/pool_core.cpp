@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -34,8 +35,12 @@ std::shared_ptr<pool_core> pool_core::start(options with) {
   return made;
 }
 
+// The first thread starts without the GIL, so that who makes pools without end does not keep their threads
+// from getting on.
 void pool_core::get_ready() {
   try {
+    std::optional<py::gil_scoped_release> others_may_go_on;
+    if (!engine_->has_started()) others_may_go_on.emplace();
     engine_->get_ready();
   } catch (const std::system_error& e) {
     raise(exceptions::get().pool_error, e.what());

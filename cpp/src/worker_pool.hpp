@@ -84,6 +84,7 @@ class worker_pool final : private worker_threads::guest {
   // Makes sure of a thread for the next job. Throws std::system_error where none has started and the first
   // one cannot. Where a later one cannot, those that there are do the work.
   void get_ready();
+  bool has_started() const noexcept { return threads_.has_started(); }
 
   // Called here for every job that is refused, and by who answers `closed` in the pool's place.
   void count_rejection() noexcept { rejected_.fetch_add(1, std::memory_order_relaxed); }

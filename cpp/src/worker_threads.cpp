@@ -2,8 +2,10 @@
 #include "worker_threads.hpp"
 
 #include <exception>
+#include <thread>
 #include <utility>
 
+#include "clock.hpp"
 #include "log.hpp"
 
 namespace offgil {
@@ -19,7 +21,24 @@ worker_threads::~worker_threads() {
   ended_.wait(lock, [this] { return is_ending_ && live_ == 0; });
 }
 
+namespace {
+
+// Of all pools: threads that have been started and have not answered a call yet.
+std::atomic<int> newcomers{0};
+
+// Who makes pools faster than their threads get on would have thousands of them.
+void wait_in_a_crowd() noexcept {
+  constexpr int crowd = 32;
+  constexpr std::chrono::milliseconds at_most{5};
+  const auto until = clock::now() + at_most;
+  while (newcomers.load(std::memory_order_relaxed) > crowd && clock::now() < until)
+    std::this_thread::sleep_for(at_most / 10);
+}
+
+}  // namespace
+
 void worker_threads::start_first() {
+  wait_in_a_crowd();
   const std::lock_guard lock(mutex_);
   if (threads_.empty() && !is_ending_) start_next();
 }
@@ -29,6 +48,7 @@ void worker_threads::start_next() {
   const auto index = static_cast<unsigned>(threads_.size());
   threads_.push_back(
       std::make_unique<thread>(name_ + std::to_string(index), nice_, [this, index] { run(index); }));
+  newcomers.fetch_add(1, std::memory_order_relaxed);
   ++live_;
   ++new_;
   has_started_.store(true, std::memory_order_relaxed);
@@ -36,8 +56,13 @@ void worker_threads::start_next() {
 
 void worker_threads::run(unsigned index) noexcept {
   host_.on_thread_start(index);
-  while (wait_for_call(beds_[index])) host_.on_call();
+  bool is_newcomer = true;
+  while (wait_for_call(beds_[index])) {
+    host_.on_call();
+    if (std::exchange(is_newcomer, false)) newcomers.fetch_sub(1, std::memory_order_relaxed);
+  }
   host_.on_thread_end();
+  if (is_newcomer) newcomers.fetch_sub(1, std::memory_order_relaxed);
   std::unique_lock lock(mutex_);
   const bool is_last = live_ == 1;
   if (is_last) {

@@ -17,7 +17,7 @@ namespace offgil {
 // first: its caches are warm and its CPU is awake, and with little to do the others sleep on. One is started
 // when a call finds none asleep.
 //
-// Thread-safe. Only wait_until_ended() and the destructor block.
+// Thread-safe. Only start_first(), wait_until_ended() and the destructor block.
 class worker_threads {
  public:
   // Called on the threads, without any lock.
@@ -36,7 +36,8 @@ class worker_threads {
   worker_threads(const worker_threads&) = delete;
   worker_threads& operator=(const worker_threads&) = delete;
 
-  // Starts the first thread if none has been. Throws std::system_error when it cannot start.
+  // Starts the first thread if none has been. Throws std::system_error when it cannot start. Takes up to 5 ms
+  // where many have just been started in the process.
   void start_first();
   bool has_started() const noexcept { return has_started_.load(std::memory_order_relaxed); }
 
