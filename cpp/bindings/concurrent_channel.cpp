@@ -204,7 +204,6 @@ void concurrent_channel::push(job& base) noexcept {
 // Callbacks count as part of what jobs of their kind take: nothing is to stand behind long ones. The kind is
 // the pool's.
 void concurrent_channel::end_on_worker(concurrent_job& j) noexcept {
-  const auto alive = held_core_;
   run_time_estimate& calls = j.kind->estimate_of_calls;
   if (!j.is_somebody_to_be_told()) {
     if (calls.value() > run_time_estimate::nanoseconds(100)) calls.learn({});
@@ -212,6 +211,7 @@ void concurrent_channel::end_on_worker(concurrent_job& j) noexcept {
   }
   const bool are_short = calls.known() && calls.value() < run_queue::long_call;
   if (are_short && ++calls_not_timed_ % calls_per_look != 0) return end(j);
+  const auto alive = held_core_;
   const auto begin = clock::now();
   if (!are_short) worker_pool::expect_calls(sharing_of_calls_);
   end(j);
