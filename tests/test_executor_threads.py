@@ -40,7 +40,7 @@ def check_terminates(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_when_threads_start(make_executor: Callable[..., Any]) -> None:
-    """One for a submit that finds none idle; so one, or on a busy machine two, for three in turn."""
+    """One for a submit that finds none idle; for three in turn one, or two on a busy machine."""
     started: list[int] = []
     executor = make_executor(4, initializer=lambda: started.append(threading.get_ident()))
     for _ in range(3):
