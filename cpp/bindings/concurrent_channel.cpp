@@ -221,15 +221,19 @@ void concurrent_channel::end_on_worker(concurrent_job& j) noexcept {
 void concurrent_channel::bell::wake() noexcept {
   if (how_ == dispatcher::urgency::soon)
     of_.dispatcher_->announce_if_started(of_, how_);
-  else if (!of_.bring_at_leisure())
-    of_.dispatcher_->announce(of_);
+  else
+    of_.tell();
 }
 
-bool concurrent_channel::bring_at_leisure() noexcept {
-  if (!core_.engine().enter_lane_at_leisure(core_.lane())) return false;
+// On a worker, perhaps: compute must not wait for the GIL, unless there is nothing to compute, or no other
+// thread.
+void concurrent_channel::tell() noexcept {
+  worker_pool& engine = core_.engine();
+  const bool is_here = engine.enter_lane_at_leisure(core_.lane()) ||
+                       (!dispatcher_->announce(*this) && engine.enter_lane(core_.lane()));
+  if (!is_here) return;
   worker_pool::expect_calls(sharing_of_calls_);
   bring();
-  return true;
 }
 
 // One of the dispatcher's threads may be inside, held up in Python code, when another one comes to go on.

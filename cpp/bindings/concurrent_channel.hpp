@@ -89,7 +89,7 @@ class concurrent_channel final : public completion_sink, private announced {
   void on_dispatch() noexcept override;
   bool wait_for_room(concurrent_job& j);
   void get_dispatcher(const concurrent_job& j) noexcept;
-  bool bring_at_leisure() noexcept;
+  void tell() noexcept;
   void end(concurrent_job& j) noexcept;
   void end_and_time(concurrent_job& j) noexcept;
   bool are_calls_long() const noexcept;

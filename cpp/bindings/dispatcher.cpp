@@ -42,14 +42,16 @@ bool dispatcher::is_relieved() const noexcept { return is_on_own_thread() && min
 
 // ---- announcements ----
 
-void dispatcher::announce(announced& ready, urgency how) noexcept {
+bool dispatcher::announce(announced& ready, urgency how) noexcept {
   bool is_called = false;
+  bool is_there = false;
   {
     const std::lock_guard lock(mutex_);
     is_called = add(ready, how);
-    start_first();
+    is_there = start_first();
   }
   if (is_called) announced_.notify_one();
+  return is_there;
 }
 
 void dispatcher::announce_if_started(announced& ready, urgency how) noexcept {

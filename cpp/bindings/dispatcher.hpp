@@ -63,13 +63,13 @@ class dispatcher {
 
   // `soon`: within some 20 ms, together with whatever comes until then.
   enum class urgency { now, soon };
-  void announce(announced& ready, urgency how = urgency::now) noexcept;
+  // False: no thread has started, and none can. The announcement waits for the next one, which tries again.
+  bool announce(announced& ready, urgency how = urgency::now) noexcept;
 
   // Not where no thread has started. Who starts it then announces for all who came here.
   void announce_if_started(announced& ready, urgency how) noexcept;
 
-  // Starts the first thread, if none has been. False where it cannot start; then, an announcement waits for
-  // the next one, which tries again.
+  // Starts the first thread, if none has been. False where it cannot start.
   bool start() noexcept;
   bool has_started() const noexcept { return has_started_.load(std::memory_order_relaxed); }
 

@@ -347,6 +347,13 @@ void worker_pool::expect_calls(lane_sharing& of_calls) noexcept {
   this_worker->pool->release_claim(*this_worker);
 }
 
+bool worker_pool::enter_lane(lane& wanted) noexcept {
+  if (!is_on_own_thread() || was_left_behind_by_fork()) return false;
+  release_claim(*this_worker);
+  this_worker->enter(&wanted);
+  return true;
+}
+
 bool worker_pool::enter_lane_at_leisure(lane& wanted) noexcept {
   if (!is_on_own_thread() || was_left_behind_by_fork() || !has_leisure(*this_worker)) return false;
   this_worker->enter(&wanted);
@@ -716,7 +723,10 @@ void worker_pool::serve_line() noexcept {
 
 // Whether a worker is to be called: jobs wait, nobody will look at them soon, and somebody is free to.
 bool worker_pool::reserve_worker_for_backlog() noexcept {
-  return !queue_.empty() && !is_somebody_searching() && reserve_parked_worker();
+  // Each that has been called and is starting will take one.
+  const unsigned starting =
+      std::min(starting_.load(std::memory_order_relaxed), searching_.load(std::memory_order_relaxed));
+  return queue_.size() > starting && !is_somebody_searching() && reserve_parked_worker();
 }
 
 bool worker_pool::is_somebody_searching() const noexcept {

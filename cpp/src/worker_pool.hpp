@@ -140,8 +140,9 @@ class worker_pool final : private worker_threads::guest {
   static void expect_calls(lane_sharing& of_calls) noexcept;
 
   // For a sink, while a worker hands a job back: has the worker enter the lane, which it leaves again as it
-  // does after a job, if it has nothing else to do and another one is there for what comes meanwhile. False
-  // otherwise, and on any other thread.
+  // does after a job. False on any other thread. At leisure: only if it has nothing else to do and another
+  // one is there for what comes meanwhile.
+  bool enter_lane(lane& wanted) noexcept;
   bool enter_lane_at_leisure(lane& wanted) noexcept;
 
   bool was_left_behind_by_fork() const noexcept { return threads_.has_started() && born_in_.is_over(); }
