@@ -124,10 +124,10 @@ void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   const std::lock_guard held(mutex_);
   self.is_entering_ = false;
   if (passing_ == &self) passing_ = nullptr;
+  self.entered_ = clock::now();
   if (!is_inside(self.beside_)) return;
   lane_sharing* const kind = self.beside_->kind_of_job_.load(std::memory_order_relaxed);
   if (kind != nullptr && has_kept_out(*self.beside_, self, waited)) kind->learn(false);
-  self.entered_ = clock::now();
   self.cpu_time_beside_ = cpu_time(self.beside_->cpu_clock_);
 }
 

@@ -78,6 +78,12 @@ class lane_gate {
     if (is_waited_for_.load(std::memory_order_relaxed) && kind.is_likely()) call_first();
   }
 
+  // Whether the visitor has to leave the lane before the next job: for a gap, or after a stay of its own
+  // during which another one's gap has been.
+  bool is_stay_over(const visitor& self, clock::time_point now) const noexcept {
+    return !self.has_turn() || is_gap_due(now) || now - self.entered_ >= period;
+  }
+
   // Whether workers have to leave the lane before the next job.
   bool is_gap_due(clock::time_point now) const noexcept {
     return now >= next_gap_.load(std::memory_order_relaxed);

@@ -65,7 +65,7 @@ struct alignas(64) worker {
   // Whether it has to leave the lane that it is in, even if there is more to do. Beside another worker, it
   // stays for one job.
   bool is_stay_over(clock::time_point now) const noexcept {
-    return inside != nullptr && (!visit.has_turn() || inside->gate.is_gap_due(now));
+    return inside != nullptr && inside->gate.is_stay_over(visit, now);
   }
 };
 
