@@ -209,13 +209,8 @@ void concurrent_channel::end_on_worker(concurrent_job& j) noexcept {
     if (calls.value() > run_time_estimate::nanoseconds(100)) calls.learn({});
     return end(j);
   }
-  const bool are_short = calls.known() && calls.value() < run_queue::long_call;
-  if (are_short && ++calls_not_timed_ % calls_per_look != 0) return end(j);
-  const auto alive = held_core_;
-  const auto begin = clock::now();
-  if (!are_short) worker_pool::expect_calls(sharing_of_calls_);
-  end(j);
-  calls.learn(clock::now() - begin);
+  if (may_be_long(calls)) worker_pool::expect_calls(sharing_of_calls_);
+  end_and_time(j, calls);
 }
 
 void concurrent_channel::bell::wake() noexcept {
@@ -243,21 +238,23 @@ void concurrent_channel::on_dispatch() noexcept {
   in_dispatch_.push_back(take_all(unobserved_));
   while (!in_dispatch_.empty() && !dispatcher_->is_relieved()) {
     concurrent_job& j = as_concurrent(in_dispatch_.pop_front());
-    if (j.is_somebody_to_be_told()) dispatcher_->begin_call(*this, are_calls_long(), in_dispatch_.empty());
-    end_and_time(j);
+    if (j.is_somebody_to_be_told())
+      dispatcher_->begin_call(*this, may_be_long(estimate_of_calls_), in_dispatch_.empty());
+    end_and_time(j, estimate_of_calls_);
   }
 }
 
-bool concurrent_channel::are_calls_long() const noexcept {
-  return !estimate_of_calls_.known() || estimate_of_calls_.value() >= run_queue::long_call;
+bool concurrent_channel::may_be_long(const run_time_estimate& calls) noexcept {
+  return !calls.known() || calls.value() >= run_queue::long_call;
 }
 
-void concurrent_channel::end_and_time(concurrent_job& j) noexcept {
-  if (!j.is_somebody_to_be_told() || (!are_calls_long() && ++calls_not_timed_ % calls_per_look != 0))
+void concurrent_channel::end_and_time(concurrent_job& j, run_time_estimate& calls) noexcept {
+  if (!j.is_somebody_to_be_told() || (!may_be_long(calls) && ++calls_not_timed_ % calls_per_look != 0))
     return end(j);
+  const auto alive = held_core_;
   const auto begin = clock::now();
   end(j);
-  estimate_of_calls_.learn(clock::now() - begin);
+  calls.learn(clock::now() - begin);
 }
 
 bool concurrent_channel::brings_here() const noexcept {
@@ -274,8 +271,9 @@ void concurrent_channel::bring() noexcept {
   for (bool is_announced = false; !in_dispatch_.empty();) {
     concurrent_job& j = as_concurrent(in_dispatch_.pop_front());
     if (j.is_somebody_to_be_told() && !in_dispatch_.empty() && !std::exchange(is_announced, true))
-      dispatcher_->announce(*this, are_calls_long() ? dispatcher::urgency::now : dispatcher::urgency::soon);
-    end_and_time(j);
+      dispatcher_->announce(
+          *this, may_be_long(estimate_of_calls_) ? dispatcher::urgency::now : dispatcher::urgency::soon);
+    end_and_time(j, estimate_of_calls_);
   }
 }
 

@@ -91,8 +91,8 @@ class concurrent_channel final : public completion_sink, private announced {
   void get_dispatcher(const concurrent_job& j) noexcept;
   void tell() noexcept;
   void end(concurrent_job& j) noexcept;
-  void end_and_time(concurrent_job& j) noexcept;
-  bool are_calls_long() const noexcept;
+  static bool may_be_long(const run_time_estimate& calls) noexcept;
+  void end_and_time(concurrent_job& j, run_time_estimate& calls) noexcept;
   void end_on_worker(concurrent_job& j) noexcept;
   void take_place();
   void give_place_back() noexcept;

@@ -5,7 +5,6 @@
 
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 
@@ -118,36 +117,20 @@ class executor {
   const bool blocks_;
   const bool serves_loop_;
   bool is_shut_down_ = false;
-  std::mutex starting_;                                      // held by the thread that makes the core
   std::shared_ptr<pool_core> core_;                          // null until the first job
   std::unique_ptr<concurrent_channel, given_back> channel_;  // null where the pool was closed before
   py::object loop_;                                          // weak; null until one was given or found
   std::weak_ptr<loop_channel> loop_channel_;
 };
 
-// Starting threads releases the GIL. Who comes meanwhile waits without it, so that the one who holds the
-// mutex can take it.
+// Under the GIL throughout, but for what comes first: that may run Python code, which may submit to this
+// executor, or shut it down.
 void executor::start() {
-  // Not under the mutex, like what dies at the end: it may run Python code, which may submit to this
-  // executor.
   pool_core::purge_all();
-  py::object initializer;
-  std::unique_lock lock(starting_, std::defer_lock);
-  {
-    const py::gil_scoped_release another_thread_may_be_starting;
-    lock.lock();
-  }
   if (core_) return;
-  auto made = pool_core::start(options_);
-  const auto close_again = [&made] { made->close(); };
-  try {
-    attach(made);
-    initializer = std::move(options_.initializer);
-    check_not_shut_down();
-  } catch (...) {
-    close_again();
-    throw;
-  }
+  check_not_shut_down();
+  attach(pool_core::start(options_));
+  const py::object dropped = std::move(options_.initializer);  // the core has it
 }
 
 // A thread that runs an event loop would keep the loop from what makes room; a job's would keep a worker.
@@ -224,19 +207,6 @@ py::dict counters(executor& self) { return stats_dict(self.core()); }
 bool is_shut_down(executor& self) { return self.is_shut_down(); }
 bool is_broken(executor& self) { return self.is_broken(); }
 
-// ---- for the collector ----
-
-int traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  if (const auto* const made = constructed_object<executor>(self)) Py_VISIT(made->initializer().ptr());
-  return 0;
-}
-
-int clear(PyObject* self) {
-  if (auto* const made = constructed_object<executor>(self)) made->drop_initializer();
-  return 0;
-}
-
 // ---- construction ----
 
 bool blocks_argument(PyObject* given) {
@@ -301,8 +271,8 @@ const char doc[] = "The engine behind offgil.ThreadPoolExecutor.";
 
 PyType_Slot slots[] = {{Py_tp_init, as_slot(&initialise<executor, &make_executor>)},
                        {Py_tp_dealloc, as_slot(&deallocate<executor>)},
-                       {Py_tp_traverse, as_slot(&traverse)},
-                       {Py_tp_clear, as_slot(&clear)},
+                       {Py_tp_traverse, as_slot(&traverse<executor>)},
+                       {Py_tp_clear, as_slot(&clear<executor>)},
                        {Py_tp_methods, methods},
                        {Py_tp_getset, properties},
                        {Py_tp_doc, const_cast<char*>(doc)},

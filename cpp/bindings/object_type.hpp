@@ -113,9 +113,17 @@ void deallocate(PyObject* self) noexcept {
   Py_DECREF(type);
 }
 
-// tp_traverse, of what holds no objects that the collector should know of.
-inline int traverse_type(PyObject* self, visitproc visit, void* arg) {
+// tp_traverse and tp_clear, of what holds an initializer.
+template <class T>
+int traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
+  if (const auto* const made = constructed_object<T>(self)) Py_VISIT(made->initializer().ptr());
+  return 0;
+}
+
+template <class T>
+int clear(PyObject* self) {
+  if (auto* const made = constructed_object<T>(self)) made->drop_initializer();
   return 0;
 }
 

@@ -54,6 +54,10 @@ class pool {
   pool_core& core() const noexcept { return *core_; }
   const std::shared_ptr<pool_core>& shared_core() const noexcept { return core_; }
 
+  // What the collector must know of.
+  py::handle initializer() const noexcept { return core_->initializer(); }
+  void drop_initializer() { core_->drop_initializer(); }
+
   // Null with an exception set.
   PyObject* submit(const submitted_call& call, worker_pool::when_full policy);
 
@@ -261,25 +265,12 @@ PyGetSetDef properties[] = {
     {"running", &property<&running>, nullptr, "How many jobs run.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
-// ---- for the collector ----
-
-int traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  if (const auto* const made = constructed_object<pool>(self)) Py_VISIT(made->core().initializer().ptr());
-  return 0;
-}
-
-int clear(PyObject* self) {
-  if (const auto* const made = constructed_object<pool>(self)) made->core().drop_initializer();
-  return 0;
-}
-
 const char doc[] = "The engine behind offgil.Pool.";
 
 PyType_Slot slots[] = {{Py_tp_init, as_slot(&initialise<pool, &make_pool>)},
                        {Py_tp_dealloc, as_slot(&deallocate<pool>)},
-                       {Py_tp_traverse, as_slot(&traverse)},
-                       {Py_tp_clear, as_slot(&clear)},
+                       {Py_tp_traverse, as_slot(&traverse<pool>)},
+                       {Py_tp_clear, as_slot(&clear<pool>)},
                        {Py_tp_methods, methods},
                        {Py_tp_getset, properties},
                        {Py_tp_doc, const_cast<char*>(doc)},
