@@ -24,6 +24,18 @@ void compute_until(clock::time_point end) {
   while (clock::now() < end) continue;
 }
 
+// A visitor inside, at a job, and one that comes.
+struct one_inside {
+  one_inside() {
+    gate.enter(inside, at_once);
+    gate.begin_job(inside, kind);
+  }
+  lane_gate gate;
+  visitor inside;
+  visitor beside;
+  lane_sharing kind;
+};
+
 TEST(lane_gate, lets_one_visitor_at_a_time_have_the_turn) {
   lane_gate gate;
   visitor self;
@@ -105,12 +117,8 @@ TEST(lane_gate, lets_others_in_beside_jobs_that_are_known_to_share) {
 // Whether the job inside has computed is told by its CPU time: again where the machine has not let it run.
 TEST(lane_gate, learns_that_jobs_do_not_share_from_a_visitor_that_has_to_wait) {
   EXPECT_TRUE(eventually([] {
-    lane_gate gate;
-    visitor inside;
-    visitor beside;
-    lane_sharing kind;
-    gate.enter(inside, at_once);
-    gate.begin_job(inside, kind);
+    one_inside at;
+    auto& [gate, inside, beside, kind] = at;
     gate.enter(beside, [] { compute_until(clock::now() + std::chrono::milliseconds(2)); });
     gate.leave(inside, true);
     gate.leave(beside, true);
@@ -120,15 +128,11 @@ TEST(lane_gate, learns_that_jobs_do_not_share_from_a_visitor_that_has_to_wait) {
 
 TEST(lane_gate, learns_that_jobs_do_not_share_when_a_visitor_gets_in_only_behind_them) {
   EXPECT_TRUE(eventually([] {
-    lane_gate gate;
-    visitor inside;
-    visitor beside;
-    lane_sharing kind;
-    gate.enter(inside, at_once);
-    gate.begin_job(inside, kind);
+    one_inside at;
+    auto& [gate, inside, beside, kind] = at;
     gate.enter(beside, [&] {
       compute_until(clock::now() + std::chrono::milliseconds(2));
-      gate.leave(inside, true);
+      at.gate.leave(at.inside, true);
     });
     gate.leave(beside, true);
     return !kind.is_likely();
@@ -136,12 +140,8 @@ TEST(lane_gate, learns_that_jobs_do_not_share_when_a_visitor_gets_in_only_behind
 }
 
 TEST(lane_gate, learns_nothing_from_a_visitor_that_somebody_else_keeps_waiting) {
-  lane_gate gate;
-  visitor inside;
-  visitor beside;
-  lane_sharing kind;
-  gate.enter(inside, at_once);
-  gate.begin_job(inside, kind);
+  one_inside at;
+  auto& [gate, inside, beside, kind] = at;
   gate.enter(beside, [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); });
   EXPECT_TRUE(kind.is_likely()) << "the job inside has used no CPU time";
   gate.leave(inside, true);
@@ -203,12 +203,8 @@ TEST(lane_gate, keeps_everybody_out_for_a_gap_that_is_due) {
 }
 
 TEST(lane_gate, keeps_everybody_out_when_a_visitor_leaves_another_one_inside) {
-  lane_gate gate;
-  visitor inside;
-  visitor beside;
-  lane_sharing kind;
-  gate.enter(inside, at_once);
-  gate.begin_job(inside, kind);
+  one_inside at;
+  auto& [gate, inside, beside, kind] = at;
   gate.enter(beside, at_once);
   compute_until(clock::now() + lane_gate::period);
   const auto left = clock::now();
