@@ -56,16 +56,19 @@ def hold(executor: Any, gate: Gate, workers: int) -> list[Future[str]]:
     return held
 
 
-def hold_callbacks(executor: Any, workers: int, told: threading.Event) -> None:
-    """Hold all threads that call back for native jobs of ours until they are told."""
-    threads = workers + 1
+def hold_callbacks(executor: Any, told: threading.Event) -> None:
+    """Hold all threads that call back for native jobs, until they are told.
+
+    For an executor of ours with one worker: with more, one that has nothing else to do calls back too.
+    """
+    threads = 2
     gate, held = Gate(), threading.Semaphore(0)
 
     def hold_it(_: Future[int]) -> None:
         held.release()
         told.wait(LIMIT)
 
-    hold(executor, gate, workers)
+    hold(executor, gate, 1)
     for _ in range(threads):  # none is late: no worker is free
         executor.submit(ex.echo, 0).add_done_callback(hold_it)
     gate.open()

@@ -525,7 +525,7 @@ def test_a_time_limit_is_not_waited_out_twice(
             future.result(limit)
         ended.append(time.monotonic())
 
-    hold_callbacks(executor, 1, told)
+    hold_callbacks(executor, told)
     hold(executor, gate, 1)
     future = executor.submit(ex.echo, 1)
     begun = time.monotonic()

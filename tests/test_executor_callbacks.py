@@ -294,11 +294,11 @@ def test_who_looks_before_the_callbacks_run(only_ours: Kind) -> None:
 
     The base's fields, made then, say so; and the callbacks run all the same, once.
     """
-    executor = only_ours.new(2)
+    executor = only_ours.new(1)
     told = threading.Event()
-    hold_callbacks(executor, 2, told)
+    hold_callbacks(executor, told)
     gate = Gate()
-    hold(executor, gate, 2)
+    hold(executor, gate, 1)
     future = executor.submit(ex.echo, 1)
     seen: list[Any] = []
     future.add_done_callback(seen.append)
