@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 import support
 from executors import KINDS, OURS, Kind
-from freed_shim import freed_shim  # noqa: F401 (a fixture)
+from shims import freed_shim, slow_locks_shim, thread_shim  # noqa: F401 (fixtures)
 from support import DEBUG, FLAVOURS, LIMIT, LOOPS, Flavour, Gate, LoopErrors, check_balance
-from thread_shim import thread_shim  # noqa: F401 (a fixture)
 
 import offgil
 

@@ -59,7 +59,7 @@ def hold(executor: Any, gate: Gate, workers: int) -> list[Future[str]]:
 def hold_callbacks(executor: Any, told: threading.Event) -> None:
     """Hold all threads that call back for native jobs, until they are told.
 
-    For an executor of ours with one worker: with more, one that has nothing else to do calls back too.
+    For an executor of ours with one worker: with more, one at leisure calls back too.
     """
     threads = 2
     gate, held = Gate(), threading.Semaphore(0)

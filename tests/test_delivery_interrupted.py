@@ -198,7 +198,6 @@ def test_a_call_that_is_lost_is_made_again(times: int) -> None:
     assert len(run_lossy(main).lost) == times
 
 
-@pytest.mark.skipif(DEBUG, reason="then the loop makes all calls itself, and none ends a drain")
 def lose_what_a_drain_calls(pool: offgil.Pool, loop: Lossy) -> list[int]:
     """Return the results of a delivery that a callback has ended, but for those that follow."""
     futures = loop.run_until_complete(submit(pool, 5))
@@ -220,6 +219,7 @@ def lose_what_a_drain_calls(pool: offgil.Pool, loop: Lossy) -> list[int]:
     return seen
 
 
+@pytest.mark.skipif(DEBUG, reason="then the loop makes all calls itself, and none ends a drain")
 def test_a_call_that_a_drain_makes_may_be_lost() -> None:
     """A callback ends the drain, and the call for what is left is lost: it follows all the same."""
     pool = offgil.Pool(1, delivery="callback")

@@ -367,10 +367,13 @@ def test_a_job_may_be_destroyed_without_the_gil(guarded: Any) -> None:
 AT_EXIT = (
     PRELUDE
     + """
+    def tell(future):  # several at once, perhaps: print() would write a line in two pieces
+        sys.stdout.write(f"{future.result()}\\n")
+
     executor = offgil.ThreadPoolExecutor(2)
     for _ in range(50):
         executor.submit(ex.sleep, 0.001)
-        executor.submit(module.all_in_turn, 1).add_done_callback(lambda f: print(f.result()))
+        executor.submit(module.all_in_turn, 1).add_done_callback(tell)
 """
 )
 
