@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <system_error>
@@ -14,7 +15,8 @@
 namespace offgil {
 namespace {
 
-constexpr std::size_t stack_size = std::size_t{8} * 1024 * 1024;
+// What CPython asks for where the default is less, as the 128 KiB of musl.
+constexpr std::size_t least_default = std::size_t{1024} * 1024;
 
 struct start_block {
   std::string name;
@@ -49,6 +51,14 @@ void* enter(void* argument) {
   return nullptr;
 }
 
+void set_stack_size(pthread_attr_t& of, std::size_t wanted) noexcept {
+  if (wanted == 0) {
+    ::pthread_attr_getstacksize(&of, &wanted);
+    wanted = std::max(wanted, least_default);
+  }
+  ::pthread_attr_setstacksize(&of, wanted);
+}
+
 class signals_blocked {
  public:
   signals_blocked() noexcept { signal_mask::of_all_but_faults().apply(); }
@@ -62,17 +72,17 @@ class signals_blocked {
 
 }  // namespace
 
-thread::thread(const std::string& name, int nice, std::function<void()> body) {
-  auto start = std::make_unique<start_block>(start_block{shortened(name), nice, std::move(body)});
-  pthread_attr_t attributes;
-  ::pthread_attr_init(&attributes);
-  ::pthread_attr_setstacksize(&attributes, stack_size);
+thread::thread(const std::string& name, attributes with, std::function<void()> body) {
+  auto start = std::make_unique<start_block>(start_block{shortened(name), with.nice, std::move(body)});
+  pthread_attr_t posix;
+  ::pthread_attr_init(&posix);
+  set_stack_size(posix, with.stack_size);
   int error = 0;
   {
     const signals_blocked inherited_by_the_thread;
-    error = ::pthread_create(&handle_, &attributes, &enter, start.get());
+    error = ::pthread_create(&handle_, &posix, &enter, start.get());
   }
-  ::pthread_attr_destroy(&attributes);
+  ::pthread_attr_destroy(&posix);
   if (error != 0)
     throw std::system_error(error, std::generic_category(), "cannot start thread '" + name + "'");
   joinable_ = true;

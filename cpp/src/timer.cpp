@@ -36,7 +36,7 @@ class timer_thread {
       throw std::system_error(e.code().value(), std::generic_category(),
                               "cannot open the timers' descriptors");
     }
-    runner_.emplace("offgil-time", 0, [this] { io_.run(); });
+    runner_.emplace("offgil-time", thread::attributes{}, [this] { io_.run(); });
   }
 
   ~timer_thread() {

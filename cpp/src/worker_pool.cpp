@@ -70,7 +70,7 @@ worker_pool::worker_pool(options with)
       waiters_(with.workers),
       parked_(with.workers),
       workers_(make_workers(with.workers, *this)),
-      threads_(with.workers, with.name + with.name_separator, with.nice, *this) {
+      threads_(with.workers, with.name + with.name_separator, with.nice, std::move(with.stack_size), *this) {
   tell(log::level::info, "made with", workers(), "workers");
 }
 

@@ -48,14 +48,15 @@ class worker_pool final : private worker_threads::guest {
  public:
   struct options {
     unsigned workers = 1;
-    std::string name = "offgil";            // threads are called <name>-<n>
-    char name_separator = '-';              // or otherwise
-    std::size_t max_pending = 0;            // jobs that may wait; 0: any number
-    int nice = 0;                           // added to the threads' niceness
-    std::chrono::nanoseconds spin{0};       // how long an idle worker looks for work before it parks
-    std::function<void()> on_thread_start;  // called on each thread first; must not throw
-    lane* start_in = nullptr;               // where each worker calls on_start before its first job
-    std::function<void()> on_start;         // must not throw
+    std::string name = "offgil";              // threads are called <name>-<n>
+    char name_separator = '-';                // or otherwise
+    std::size_t max_pending = 0;              // jobs that may wait; 0: any number
+    int nice = 0;                             // added to the threads' niceness
+    std::function<std::size_t()> stack_size;  // see thread::attributes; asked as each thread starts
+    std::chrono::nanoseconds spin{0};         // how long an idle worker looks for work before it parks
+    std::function<void()> on_thread_start;    // called on each thread first; must not throw
+    lane* start_in = nullptr;                 // where each worker calls on_start before its first job
+    std::function<void()> on_start;           // must not throw
   };
 
   // Starts no thread yet: a job that finds none idle does.

@@ -10,8 +10,9 @@
 
 namespace offgil {
 
-worker_threads::worker_threads(unsigned count, std::string name, int nice, guest& of)
-    : name_(std::move(name)), nice_(nice), host_(of), beds_(count) {
+worker_threads::worker_threads(unsigned count, std::string name, int nice,
+                               std::function<std::size_t()> stack_size, guest& of)
+    : name_(std::move(name)), nice_(nice), stack_size_(std::move(stack_size)), host_(of), beds_(count) {
   threads_.reserve(count);
 }
 
@@ -46,8 +47,9 @@ void worker_threads::start_first() {
 // Under mutex_, which the new thread waits for. Throws std::system_error.
 void worker_threads::start_next() {
   const auto index = static_cast<unsigned>(threads_.size());
+  const thread::attributes with{.nice = nice_, .stack_size = stack_size_ ? stack_size_() : 0};
   threads_.push_back(
-      std::make_unique<thread>(name_ + std::to_string(index), nice_, [this, index] { run(index); }));
+      std::make_unique<thread>(name_ + std::to_string(index), with, [this, index] { run(index); }));
   newcomers.fetch_add(1, std::memory_order_relaxed);
   ++live_;
   ++new_;

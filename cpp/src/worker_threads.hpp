@@ -4,6 +4,8 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,8 +32,9 @@ class worker_threads {
     virtual void on_end() noexcept = 0;  // on the last thread, or in let_end() where there is none
   };
 
-  // At most `count` threads, called <name><n>.
-  worker_threads(unsigned count, std::string name, int nice, guest& of);
+  // At most `count` threads, called <name><n>. `stack_size` is asked as each starts.
+  worker_threads(unsigned count, std::string name, int nice, std::function<std::size_t()> stack_size,
+                 guest& of);
   ~worker_threads();  // waits for let_end(), and joins
   worker_threads(const worker_threads&) = delete;
   worker_threads& operator=(const worker_threads&) = delete;
@@ -66,6 +69,7 @@ class worker_threads {
 
   const std::string name_;
   const int nice_;
+  const std::function<std::size_t()> stack_size_;
   guest& host_;
   std::vector<bed> beds_;  // of each thread
   std::atomic<bool> has_started_{false};

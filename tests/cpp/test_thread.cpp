@@ -25,13 +25,13 @@ std::string own_name() {
 TEST(thread, runs_its_body_and_joins_when_destroyed) {
   bool ran = false;
   {
-    const thread started("t", 0, [&ran] { ran = true; });
+    const thread started("t", {}, [&ran] { ran = true; });
   }
   EXPECT_TRUE(ran);
 }
 
 TEST(thread, can_be_joined_twice) {
-  thread started("t", 0, [] {});
+  thread started("t", {}, [] {});
   started.join();
   started.join();
 }
@@ -41,28 +41,31 @@ TEST(thread, carries_its_name_cut_to_the_kernels_limit) {
   std::string long_name;
   std::string numbered_name;
   {
-    const thread started("offgil-3", 0, [&] { short_name = own_name(); });
+    const thread started("offgil-3", {}, [&] { short_name = own_name(); });
   }
   {
-    const thread started("0123456789abcdefghij", 0, [&] { long_name = own_name(); });
+    const thread started("0123456789abcdefghij", {}, [&] { long_name = own_name(); });
   }
   {
-    const thread started("0123456789abcdefghij-17", 0, [&] { numbered_name = own_name(); });
+    const thread started("0123456789abcdefghij-17", {}, [&] { numbered_name = own_name(); });
   }
   EXPECT_EQ(short_name, "offgil-3");
   EXPECT_EQ(long_name, "0123456789abcde");
   EXPECT_EQ(numbered_name, "0123456789ab-17");
 }
 
-TEST(thread, has_a_stack_of_eight_mebibytes_whatever_the_default_is) {
+constexpr std::size_t mebibyte = std::size_t{1024} * 1024;
+
+// Of a thread that is started with `with`, where the system's default is `by_default`.
+std::size_t stack_size(thread::attributes with, std::size_t by_default) {
   pthread_attr_t before;
-  ASSERT_EQ(::pthread_getattr_default_np(&before), 0);
-  pthread_attr_t smaller = before;
-  ::pthread_attr_setstacksize(&smaller, std::size_t{1} * 1024 * 1024);
-  ASSERT_EQ(::pthread_setattr_default_np(&smaller), 0);
+  ::pthread_getattr_default_np(&before);
+  pthread_attr_t other = before;
+  ::pthread_attr_setstacksize(&other, by_default);
+  ::pthread_setattr_default_np(&other);
   std::size_t size = 0;
   {
-    const thread started("t", 0, [&size] {
+    const thread started("t", with, [&size] {
       pthread_attr_t attributes;
       ::pthread_getattr_np(::pthread_self(), &attributes);
       ::pthread_attr_getstacksize(&attributes, &size);
@@ -71,8 +74,17 @@ TEST(thread, has_a_stack_of_eight_mebibytes_whatever_the_default_is) {
   }
   ::pthread_setattr_default_np(&before);
   ::pthread_attr_destroy(&before);
-  EXPECT_GE(size, std::size_t{8} * 1024 * 1024);
-  EXPECT_LT(size, std::size_t{9} * 1024 * 1024);
+  return size;
+}
+
+TEST(thread, has_a_stack_of_the_size_that_is_asked_for) {
+  EXPECT_EQ(stack_size({.stack_size = 64 * mebibyte}, 8 * mebibyte), 64 * mebibyte);
+  EXPECT_EQ(stack_size({.stack_size = mebibyte / 4}, 8 * mebibyte), mebibyte / 4);
+}
+
+TEST(thread, has_a_stack_of_the_systems_default_or_of_one_mebibyte) {
+  EXPECT_EQ(stack_size({}, 3 * mebibyte), 3 * mebibyte);
+  EXPECT_EQ(stack_size({}, mebibyte / 8), mebibyte);
 }
 
 // The creator's mask for the time of a test: one signal blocked, all others not.
@@ -105,7 +117,7 @@ TEST(thread, has_every_signal_blocked_but_its_own_faults_and_leaves_its_creators
   const mask_with_one_signal creators;
   sigset_t inside;
   {
-    const thread started("t", 0, [&inside] { ::pthread_sigmask(SIG_SETMASK, nullptr, &inside); });
+    const thread started("t", {}, [&inside] { ::pthread_sigmask(SIG_SETMASK, nullptr, &inside); });
   }
   EXPECT_TRUE(creators.is_in_force());
   for (int signal = 1; signal <= SIGRTMAX; ++signal) {
@@ -119,7 +131,7 @@ TEST(thread, adds_its_niceness_to_its_creators) {
   const int creator = ::getpriority(PRIO_PROCESS, 0);
   int inside = 0;
   {
-    const thread started("t", 3, [&inside] { inside = ::getpriority(PRIO_PROCESS, 0); });
+    const thread started("t", {.nice = 3}, [&inside] { inside = ::getpriority(PRIO_PROCESS, 0); });
   }
   EXPECT_EQ(inside, creator + 3);
   EXPECT_EQ(::getpriority(PRIO_PROCESS, 0), creator);
@@ -131,7 +143,7 @@ TEST(thread, that_cannot_start_is_an_exception_and_its_body_never_runs) {
   int error = 0;
   testing::failing_pthread_create = 1;
   try {
-    const thread started("offgil-0", 0, [&ran] { ran = true; });
+    const thread started("offgil-0", {}, [&ran] { ran = true; });
   } catch (const std::system_error& e) {
     error = e.code().value();
     EXPECT_NE(std::string(e.what()).find("offgil-0"), std::string::npos);

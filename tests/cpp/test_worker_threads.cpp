@@ -78,7 +78,7 @@ void start_all(worker_threads& threads, counting_guest& guest, int count) {
 
 TEST(worker_threads, start_each_with_an_index_of_its_own_and_end_each_once) {
   counting_guest guest;
-  worker_threads threads(3, "offgil", 0, guest);
+  worker_threads threads(3, "offgil", 0, {}, guest);
   start_all(threads, guest, 3);
   EXPECT_EQ(guest.indices(), (std::set<unsigned>{0, 1, 2}));
   EXPECT_FALSE(threads.wait_until_ended(1ms));
@@ -91,7 +91,7 @@ TEST(worker_threads, start_each_with_an_index_of_its_own_and_end_each_once) {
 
 TEST(worker_threads, are_none_before_they_are_needed) {
   counting_guest guest;
-  worker_threads threads(3, "offgil", 0, guest);
+  worker_threads threads(3, "offgil", 0, {}, guest);
   EXPECT_EQ(testing::threads_of_pools(), 0U);
   EXPECT_FALSE(threads.has_started());
   threads.let_end();
@@ -101,7 +101,7 @@ TEST(worker_threads, are_none_before_they_are_needed) {
 
 TEST(worker_threads, are_not_more_than_there_are_calls_at_once) {
   counting_guest guest;
-  worker_threads threads(3, "offgil", 0, guest);
+  worker_threads threads(3, "offgil", 0, {}, guest);
   threads.start_first();
   for (int i = 1; i <= 20; ++i) {
     threads.call();  // the first one perhaps before its thread is there
@@ -113,7 +113,7 @@ TEST(worker_threads, are_not_more_than_there_are_calls_at_once) {
 TEST(worker_threads, answer_each_call_on_a_thread_that_is_free) {
   counting_guest guest;
   guest.calls_wait = true;
-  worker_threads threads(3, "offgil", 0, guest);
+  worker_threads threads(3, "offgil", 0, {}, guest);
   threads.start_first();
   for (int i = 0; i < 3; ++i) threads.call();
   EXPECT_TRUE(eventually([&guest] { return guest.calls == 3; }));
@@ -127,7 +127,7 @@ TEST(worker_threads, answer_each_call_on_a_thread_that_is_free) {
 TEST(worker_threads, are_called_last_asleep_first) {
   constexpr std::size_t count = 3;
   counting_guest guest;
-  worker_threads threads(count, "offgil", 0, guest);
+  worker_threads threads(count, "offgil", 0, {}, guest);
   start_all(threads, guest, count);
   std::set<pid_t> called;
   for (int i = count + 1; i <= 20; ++i) {
@@ -143,7 +143,7 @@ TEST(worker_threads, are_called_last_asleep_first) {
 TEST(worker_threads, answer_every_call_whoever_is_awake) {
   constexpr int rounds = static_cast<int>(testing::rounds(20'000));
   counting_guest guest;
-  worker_threads threads(3, "offgil", 0, guest);
+  worker_threads threads(3, "offgil", 0, {}, guest);
   threads.start_first();
   for (int i = 1; i <= rounds; ++i) {
     for (int n = 0; n < i % 3; ++n) threads.call();
@@ -160,7 +160,7 @@ TEST(worker_threads, answer_every_call_whoever_is_awake) {
 
 TEST(worker_threads, have_ended_for_everybody_who_waited) {
   counting_guest guest;
-  worker_threads threads(2, "offgil", 0, guest);
+  worker_threads threads(2, "offgil", 0, {}, guest);
   start_all(threads, guest, 2);
   EXPECT_FALSE(threads.have_ended());
   threads.let_end();
@@ -173,7 +173,7 @@ TEST(worker_threads, have_ended_for_everybody_who_waited) {
 
 TEST(worker_threads, do_what_they_were_asked_before_they_end) {
   counting_guest guest;
-  worker_threads threads(1, "offgil", 0, guest);
+  worker_threads threads(1, "offgil", 0, {}, guest);
   threads.start_first();
   threads.call();
   threads.let_end();
@@ -184,7 +184,7 @@ TEST(worker_threads, do_what_they_were_asked_before_they_end) {
 TEST(worker_threads, need_no_descriptor) {
   const std::size_t before = testing::descriptor_count();
   counting_guest guest;
-  worker_threads threads(2, "offgil", 0, guest);
+  worker_threads threads(2, "offgil", 0, {}, guest);
   threads.start_first();
   threads.call();
   ASSERT_TRUE(eventually([&guest] { return guest.calls_ended == 1; }));
@@ -194,7 +194,7 @@ TEST(worker_threads, need_no_descriptor) {
 
 TEST(worker_threads, are_an_exception_where_the_first_cannot_start) {
   counting_guest guest;
-  worker_threads threads(4, "offgil", 0, guest);
+  worker_threads threads(4, "offgil", 0, {}, guest);
   testing::failing_pthread_create = 1;
   EXPECT_THROW(threads.start_first(), std::system_error);
   EXPECT_FALSE(threads.has_started());
@@ -207,7 +207,7 @@ TEST(worker_threads, are_an_exception_where_the_first_cannot_start) {
 TEST(worker_threads, do_the_work_of_those_that_cannot_start) {
   counting_guest guest;
   guest.calls_wait = true;
-  worker_threads threads(4, "offgil", 0, guest);
+  worker_threads threads(4, "offgil", 0, {}, guest);
   threads.start_first();
   threads.call();
   ASSERT_TRUE(eventually([&guest] { return guest.calls == 1; }));
