@@ -7,9 +7,11 @@ import concurrent.futures
 import contextvars
 import gc
 import os
+import re
 import socket
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +21,7 @@ import pytest
 from executors import Box, Kind, both_sorts, hold
 from support import (
     LIMIT,
+    Flavour,
     Gate,
     LoopErrors,
     block_until,
@@ -284,7 +287,63 @@ async def test_an_exception_that_nobody_retrieves(only_ours: Kind, loop_errors: 
     del future
     gc.collect()
     (context,) = loop_errors.take()
-    assert "exception was never retrieved" in context["message"]
+    assert context["message"] == "Future exception was never retrieved"
+
+
+@pytest.mark.parametrize("door", ["run_in_executor", "to_thread", "offgil.to_thread", "submit"])
+@pytest.mark.parametrize("name", ["CancelledError", "InvalidStateError"])
+async def test_exceptions_that_asyncio_has_its_own_of(
+    kind: Kind, door: str, name: str, flavour: Flavour
+) -> None:
+    """A job raises one of concurrent.futures: the task gets asyncio's, as asyncio makes of it.
+
+    An `except asyncio.CancelledError` caught it no longer.
+    """
+    raised: type[Exception] = getattr(concurrent.futures, name)
+
+    class Derived(raised):  # type: ignore[misc,valid-type]
+        pass
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    loop = asyncio.get_running_loop()
+    if kind.ours:
+        offgil.install(workers=1)
+    pool = flavour.new_pool(1)
+
+    async def by_door(error: BaseException) -> Any:
+        if door == "run_in_executor":
+            return await loop.run_in_executor(None, fail, error)
+        if door == "to_thread" or not kind.ours:
+            return await asyncio.to_thread(fail, error)
+        if door == "submit":
+            return await pool.submit(fail, error)
+        return await offgil.to_thread(fail, error)
+
+    with pytest.raises(getattr(asyncio, name)) as caught:
+        await by_door(raised("because", 1))
+    assert caught.value.args == ("because", 1)
+    if kind.ours:
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "fail"
+    with pytest.raises(Derived):
+        await by_door(Derived())
+    await pool.aclose()
+
+
+def test_threads_are_called_as_those_of_the_loop(
+    only_ours: Kind, loop_factory: Callable[[], Any]
+) -> None:
+    """Dashboards and log filters go by asyncio's prefix, or uvloop's."""
+
+    async def main(install: bool) -> str:
+        if install:
+            offgil.install(workers=2)
+        return await asyncio.to_thread(name_of_thread)
+
+    prefix = run_in_new_loop(main(False), loop_factory).rpartition("_")[0]
+    assert prefix in ("asyncio", "uvloop")
+    assert re.fullmatch(f"{prefix}_[01]", run_in_new_loop(main(True), loop_factory))
 
 
 def test_several_loops_each_with_its_own(
@@ -294,13 +353,13 @@ def test_several_loops_each_with_its_own(
 ) -> None:
     """Four loops at once, each on its own executor, end without disturbing each other."""
     before = os_threads()
-    prefixes: list[str] = []
+    executors: list[Any] = []
     together = threading.Barrier(4)
 
     async def main(me: int) -> None:
         executor = offgil.install(workers=2)
         prefix = executor._thread_name_prefix
-        prefixes.append(prefix)
+        executors.append(executor)
         together.wait(LIMIT)
         for i in range(me * 20):
             name = await asyncio.to_thread(name_of_thread)
@@ -314,7 +373,7 @@ def test_several_loops_each_with_its_own(
     for thread in threads:
         thread.join(LIMIT)
     block_until(lambda: os_threads() == before)
-    assert len(set(prefixes)) == 4
+    assert sorted(each.stats().submitted for each in executors) == [0, 40, 80, 120]
 
 
 def test_it_ends_with_the_loop(only_ours: Kind, loop_factory: Callable[[], Any]) -> None:

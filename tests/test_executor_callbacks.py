@@ -334,6 +334,34 @@ def test_cancel_tells_who_looks_and_who_is_called(executor: Any, gate: Gate) -> 
     assert seen == futures
 
 
+def test_who_cancels_may_tell_those_who_wait(executor: Any, gate: Gate) -> None:
+    """set_running_or_notify_cancel() says that the future was cancelled; a second time is an error.
+
+    So is one for a job that runs, or has ended.
+    """
+    held = hold(executor, gate, 2)
+    looked_at, other = executor.submit(ex.echo, 1), executor.submit(abs, 1)
+    repr(looked_at)
+    for future in (looked_at, other):
+        assert future.cancel()
+        assert future.set_running_or_notify_cancel() is False
+        assert wait([future], LIMIT).done == {future}
+    gate.open()
+    wait(held, LIMIT)
+    for future in (looked_at, other, held[0]):
+        with pytest.raises(RuntimeError):
+            future.set_running_or_notify_cancel()
+
+
+def test_who_tells_that_a_job_runs_is_late(executor: Any, gate: Gate) -> None:
+    """It runs already: the executor has told."""
+    (held, _) = hold(executor, gate, 2)
+    with pytest.raises(RuntimeError):
+        held.set_running_or_notify_cancel()
+    gate.open()
+    assert held.result(LIMIT) == "through the gate"
+
+
 def test_an_interrupt_in_a_callback_of_cancel(executor: Any, gate: Gate) -> None:
     """It is raised from cancel(): it may be the user's own Ctrl-C."""
     hold(executor, gate, 2)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from executors import PRELUDE, Kind, hold
-from support import LIMIT, Gate, block_until, blocked_by_threads, check_script
+from support import LIMIT, Gate, block_until, blocked_by_threads, check_script, run_script
 
 import offgil
 from offgil import examples as ex
@@ -221,3 +221,49 @@ def test_a_number_of_workers_that_is_no_int(kind: Kind, workers: Any) -> None:
             offgil.ThreadPoolExecutor(workers)
     else:
         concurrent.futures.ThreadPoolExecutor(workers).shutdown()
+
+
+GREEN = {
+    "gevent": """
+        import gevent.monkey
+        gevent.monkey.patch_all()
+    """,
+    "something like it": """
+        import concurrent.futures.thread, threading
+        threading.Lock = type("Semaphore", (), {"__module__": "eventlet.semaphore"})
+    """,
+}
+
+
+@pytest.mark.parametrize("code", GREEN.values(), ids=GREEN)
+def test_green_threads_are_refused(only_ours: Kind, code: str) -> None:
+    """Whoever waited for a future stopped all greenlets, or waited for ever; a pool is fine."""
+    if "gevent" in code:
+        pytest.importorskip("gevent")
+    done = run_script(
+        code
+        + """
+        import offgil
+        for make in (offgil.ThreadPoolExecutor, lambda: offgil.Pool(1).executor):
+            try:
+                make()
+            except RuntimeError as error:
+                print(error)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == second and re.match("(gevent|eventlet) has patched threading", first)
+
+
+def test_green_threads_that_leave_threading_alone(only_ours: Kind) -> None:
+    """Are no reason to refuse."""
+    pytest.importorskip("gevent")
+    done = run_script("""
+        import gevent.monkey
+        gevent.monkey.patch_all(thread=False)
+        import offgil, offgil.examples as ex
+        with offgil.ThreadPoolExecutor(1) as executor:
+            print(executor.submit(ex.echo, 1).result(10), executor.submit(abs, -2).result(10))
+    """)
+    assert done.stdout == "1 2\n", done.stderr

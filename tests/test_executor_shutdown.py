@@ -432,10 +432,14 @@ def test_the_interpreter_exits(kind: Kind, state: str, way: str) -> None:
     assert last == (["ZeroDivisionError: the end"] if way == "exception" else []), done.stderr
 
 
-def test_submit_after_the_exit_has_begun(kind: Kind) -> None:
-    """In an atexit handler from before the import: RuntimeError with the standard text."""
+@pytest.mark.parametrize("registered", ["before the import", "later"])
+def test_submit_after_the_exit_has_begun(kind: Kind, registered: str) -> None:
+    """In an atexit handler: RuntimeError with the standard text."""
     code = """
         import atexit, importlib, sys
+
+        if sys.argv[2] == "later":
+            importlib.import_module(sys.argv[1])
 
         @atexit.register
         def last():
@@ -451,7 +455,7 @@ def test_submit_after_the_exit_has_begun(kind: Kind) -> None:
         used.submit(abs, 1).result(10)
     """
     text = "cannot schedule new futures after interpreter shutdown"
-    first, second = check_script(code, kind.module).splitlines()
+    first, second = check_script(code, kind.module, registered).splitlines()
     assert first == text
     # The standard library's workers may be quicker to call their executor shut down.
     assert second == text or (not kind.ours and re.match(REFUSED, second))

@@ -246,6 +246,178 @@ def test_a_deep_recursion_is_an_exception(executor: Any) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+STACKS = """
+    import asyncio, ctypes, importlib, sys, threading
+
+    libc = ctypes.CDLL(None)
+    libc.pthread_self.restype = ctypes.c_ulong
+
+    def stack(*_):
+        attributes, size = ctypes.create_string_buffer(256), ctypes.c_size_t()
+        assert libc.pthread_getattr_np(ctypes.c_ulong(libc.pthread_self()), attributes) == 0
+        assert libc.pthread_attr_getstacksize(attributes, ctypes.byref(size)) == 0
+        return size.value >> 10
+
+    def of_thread():
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(stack()))
+        thread.start()
+        thread.join()
+        return seen[0]
+"""
+
+
+def test_a_worker_has_the_stack_of_a_python_thread(kind: Kind) -> None:
+    """Of the size that is current when the job comes, as threading.stack_size() has it."""
+    out = check_script(
+        STACKS
+        + """
+    ThreadPoolExecutor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor
+    for size in 0, 256, 300 * 1024:
+        with ThreadPoolExecutor(1) as executor:
+            threading.stack_size(size << 10)
+            print(executor.submit(stack).result(10) == of_thread())
+    """,
+        kind.module,
+    )
+    assert out.split() == ["True"] * 3
+
+
+def test_stacks_at_the_other_doors(only_ours: Kind) -> None:
+    """A pool, the process's own, asyncio's default executor, and the threads of callbacks."""
+    out = check_script(
+        STACKS
+        + """
+    import offgil, offgil.examples as ex
+
+    async def main():
+        async with offgil.Pool(1) as pool:
+            print(await pool.submit(stack))
+        print(await offgil.to_thread(stack))
+        offgil.install()
+        print(await asyncio.to_thread(stack))
+
+    threading.stack_size(300 << 20)
+    asyncio.run(main())
+    with offgil.ThreadPoolExecutor(1) as executor:
+        gate = threading.Event()
+        executor.submit(gate.wait)
+        seen = []
+        executor.submit(ex.echo, 1).add_done_callback(lambda _: seen.append(stack()))
+        gate.set()
+    print(*seen)
+    """
+    )
+    assert out.split() == [str(300 << 10)] * 4
+
+
+def test_a_job_recurses_as_deeply_as_the_stack_allows(kind: Kind) -> None:
+    """Through C: what the size of the stack is there for. Pythons have limits of their own."""
+    out = check_script(
+        """
+        import importlib, sys, threading
+
+        def deep(n):
+            return 0 if n == 0 else 1 + max(map(deep, (n - 1,)))
+
+        sys.setrecursionlimit(60_000)
+        threading.stack_size(256 << 20)
+        ThreadPoolExecutor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor
+        with ThreadPoolExecutor(1) as executor:
+            error = executor.submit(deep, 25_000).exception(30)
+        assert error is None or isinstance(error, RecursionError), error
+        print(sys.version_info < (3, 12), error is None)
+        """,
+        kind.module,
+    )
+    before_3_12, returned = out.split()
+    assert returned == "True" or before_3_12 == "False"
+
+
+def test_many_workers_with_little_memory(kind: Kind) -> None:
+    """Small stacks are what makes room for them."""
+    check_script(
+        """
+        import importlib, resource, sys, threading
+
+        threading.stack_size(256 << 10)
+        resource.setrlimit(resource.RLIMIT_AS, (3_000_000 << 10, 3_000_000 << 10))
+        ThreadPoolExecutor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor
+        with ThreadPoolExecutor(400) as executor:
+            all_of_them = threading.Barrier(400)
+            for future in [executor.submit(all_of_them.wait, 20) for _ in range(400)]:
+                future.result(20)
+        """,
+        kind.module,
+        MALLOC_ARENA_MAX="2",  # each takes 64 MiB of addresses
+    )
+
+
+FORK = """
+    import os, sys, threading, time, warnings
+    import offgil, offgil.examples as ex
+
+    warnings.simplefilter("ignore", DeprecationWarning)  # os.fork with threads
+    over = threading.Event()
+
+    def fork(after):
+        time.sleep(after)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        give_up = time.monotonic() + 3
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > give_up:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+                print("the child hangs", flush=True)
+                break
+            time.sleep(0.001)
+        over.set()
+"""
+
+
+def test_a_callback_forks_while_a_thread_begins(only_ours: Kind, slow_locks_shim: str) -> None:
+    """The one that stands by. Up to 3.11 the child waited for a lock of the interpreter's."""
+    out = check_script(
+        FORK
+        + """
+    for after in (0, 0.001, 0.002, 0.004):
+        over.clear()
+        with offgil.ThreadPoolExecutor(1) as executor:
+            gate = threading.Event()
+            executor.submit(gate.wait)
+            executor.submit(ex.echo, 1).add_done_callback(lambda _: fork(after))
+            gate.set()
+            assert over.wait(15)
+    """,
+        SLOW="-gil",
+        LD_PRELOAD=slow_locks_shim,
+    )
+    assert out == ""
+
+
+def test_a_job_forks_while_a_worker_begins(only_ours: Kind, slow_locks_shim: str) -> None:
+    """Its neighbour, with its first Python job."""
+    out = check_script(
+        FORK
+        + """
+    for after in (0, 0.001, 0.002, 0.004):
+        over.clear()
+        with offgil.ThreadPoolExecutor(2, "slow") as executor:
+            both = threading.Barrier(2)
+            for i in range(2):  # native jobs: no state of Python's is made for them
+                executor.submit(ex.sleep, 0.05)
+            executor.submit(fork, after)
+            executor.submit(abs, 1)
+            assert over.wait(15)
+    """,
+        SLOW="slow_1",
+        LD_PRELOAD=slow_locks_shim,
+    )
+    assert out == ""
+
+
 # --------------------------------------------------------------------------------------------------
 # initializers
 

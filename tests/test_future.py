@@ -775,7 +775,7 @@ async def test_an_exception_that_nobody_retrieves_is_told_to_the_loop(
         gc.collect()
         await turns()
         (error,) = loop_errors.take()
-        assert "exception was never retrieved" in error["message"]
+        assert error["message"] == "Future exception was never retrieved"
         assert isinstance(error["exception"], ValueError)
         assert ("source_traceback" in error) == DEBUG
 

@@ -487,6 +487,14 @@ PyObject* cancel(PyObject* self, PyObject*) noexcept {
   return call_cancelled(self);
 }
 
+// Whoever waits for a cancelled future has been told, and the base would raise: once, this says what the base
+// says to who tells them.
+PyObject* set_running_or_notify_cancel(PyObject* self, PyObject*) noexcept {
+  concurrent_job& j = asked_job_of(self);
+  if (was_cancelled(j) && !std::exchange(j.is_cancel_noticed, true)) Py_RETURN_FALSE;
+  return call_base(base.notify_cancel, self);
+}
+
 // ---- life ----
 
 int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
@@ -547,6 +555,8 @@ PyMethodDef methods[] = {
     {"add_done_callback", as_method(&add_done_callback), METH_FASTCALL | METH_KEYWORDS,
      "add_done_callback($self, fn)\n--\n\n"
      "Call `fn` with the future when it is done, once, in the order of the calls; at once if it is."},
+    {"set_running_or_notify_cancel", &set_running_or_notify_cancel, METH_NOARGS,
+     "For who runs a job by other means: False if it was cancelled."},
     {"_invoke_callbacks", &invoke_callbacks, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 

@@ -19,9 +19,10 @@ struct concurrent_job : bridge_job {
   bool is_observed = false;   // the base's fields exist, and must be told
   bool is_published = false;  // they have been told; the last word in what they say
   bool is_publication_begun = false;
-  bool is_the_users = false;  // somebody else has ended the future; its outcome is his
-  bool has_outcome = false;   // in the two below; neither: cancelled
-  std::thread::id maker;      // of the outcome, while it is being made
+  bool is_cancel_noticed = false;  // by set_running_or_notify_cancel()
+  bool is_the_users = false;       // somebody else has ended the future; its outcome is his
+  bool has_outcome = false;        // in the two below; neither: cancelled
+  std::thread::id maker;           // of the outcome, while it is being made
   process_generation made_in;
   PyObject* value = nullptr;
   PyObject* exception = nullptr;

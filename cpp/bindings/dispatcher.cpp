@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "thread_identity.hpp"
+#include "thread_state.hpp"
 
 namespace offgil::python {
 
@@ -33,8 +34,12 @@ constexpr unsigned looks_in_vain = 50;
 thread_local dispatcher::member* dispatcher::mine_ = nullptr;
 
 dispatcher::dispatcher(const std::string& name, unsigned most_threads, const signal_mask& mask,
-                       std::atomic<std::uint64_t>& acquisitions)
-    : name_(name + "-gil"), most_threads_(most_threads), mask_(mask), acquisitions_(acquisitions) {}
+                       const std::atomic<std::size_t>& stack_size, std::atomic<std::uint64_t>& acquisitions)
+    : name_(name + "-gil"),
+      most_threads_(most_threads),
+      mask_(mask),
+      stack_size_(stack_size),
+      acquisitions_(acquisitions) {}
 
 bool dispatcher::is_on_own_thread() const noexcept { return mine_ != nullptr && &mine_->of == this; }
 
@@ -194,7 +199,8 @@ void dispatcher::start_thread() {
   members_.remove_if([](const member& each) { return each.has_ended; });
   member& added = members_.emplace_back(*this);
   try {
-    added.handle.emplace(name_, 0, [this, &added] { run(added); });
+    const thread::attributes with{.stack_size = stack_size_.load(std::memory_order_relaxed)};
+    added.handle.emplace(name_, with, [this, &added] { run(added); });
   } catch (...) {
     members_.pop_back();
     throw;
@@ -205,13 +211,13 @@ void dispatcher::start_thread() {
 void dispatcher::run(member& self) noexcept {
   mine_ = &self;
   mask_.apply();
+  make_thread_state();  // for its whole life: to take the GIL costs no state
   {
-    // The outer pair pins the thread's Python state for its whole life; the inner acquires only take the GIL.
-    const py::gil_scoped_acquire pinned;
     const thread_identity identity(name_);
     const py::gil_scoped_release idle;
     while (stand_by(self)) lead(self);
   }
+  end_thread_state();
   {
     const std::lock_guard lock(mutex_);
     self.has_ended = true;

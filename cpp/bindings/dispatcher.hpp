@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <mutex>
@@ -51,9 +52,10 @@ class announced {
 class dispatcher {
  public:
   // At most `most_threads` calls may block at once, but for one. All threads are called <name>-gil, also in
-  // Python, and have that `mask`. `acquisitions` counts the times that one takes the GIL.
+  // Python, and have that `mask`, and a stack of the size that is current as they start. `acquisitions`
+  // counts the times that one takes the GIL.
   dispatcher(const std::string& name, unsigned most_threads, const signal_mask& mask,
-             std::atomic<std::uint64_t>& acquisitions);
+             const std::atomic<std::size_t>& stack_size, std::atomic<std::uint64_t>& acquisitions);
   ~dispatcher() { stop(); }
   dispatcher(const dispatcher&) = delete;
   dispatcher& operator=(const dispatcher&) = delete;
@@ -143,6 +145,7 @@ class dispatcher {
   const std::string name_;
   const unsigned most_threads_;
   const signal_mask mask_;
+  const std::atomic<std::size_t>& stack_size_;
   std::atomic<std::uint64_t>& acquisitions_;
   // Counts the calls. The leader writes, without order: who stands by looks only whether it moves.
   std::atomic<std::uint64_t> calls_{0};

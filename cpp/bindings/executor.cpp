@@ -7,12 +7,14 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "arguments.hpp"
 #include "c_method.hpp"
 #include "concurrent_channel.hpp"
 #include "errors.hpp"
 #include "exit_hook.hpp"
+#include "instrumentation.hpp"
 #include "object_type.hpp"
 #include "pool.hpp"
 #include "pool_core.hpp"
@@ -185,12 +187,37 @@ void executor::wait_until_over() {
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
-template <PyObject* (executor::*door)(const submitted_call&)>
-PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
+using door = PyObject* (executor::*)(const submitted_call&);
+
+template <door submit_by>
+PyObject* submit_here(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
   return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
     if (nargs < 1) throw py::type_error("submit() missing 1 required positional argument: 'fn'");
     return (this_object<executor>(self).*
-            door)({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
+            submit_by)({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames});
+  });
+}
+
+PyObject* submit_by_wrapper(PyObject* wrapper, PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                            PyObject* kwnames) {
+  const auto alive = py::reinterpret_borrow<py::object>(wrapper);
+  std::vector<PyObject*> all{self};
+  all.insert(all.end(), args, args + nargs + (kwnames != nullptr ? PyTuple_GET_SIZE(kwnames) : 0));
+  return PyObject_Vectorcall(wrapper, all.data(), static_cast<std::size_t>(nargs) + 1, kwnames);
+}
+
+constinit instrumented_method submit_itself{"_submit_here"};
+constinit instrumented_method submit_concurrent_itself{"_submit_concurrent_here"};
+
+// By what others have put around it; not for a native function, which sees nothing of that.
+template <door submit_by, instrumented_method& itself>
+PyObject* submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    PyObject* const wrapper = itself.wrapper();
+    if (wrapper != nullptr && nargs > 0 &&
+        !is_native({args[0], args + 1, static_cast<std::size_t>(nargs - 1), kwnames}))
+      return submit_by_wrapper(wrapper, self, args, nargs, kwnames);
+    return submit_here<submit_by>(self, args, nargs, kwnames);
   });
 }
 
@@ -245,16 +272,21 @@ std::unique_ptr<executor> make_executor(PyObject* args, PyObject* kwargs) {
 
 PyMethodDef methods[] = {
     c_method(
-        "submit", &submit<&executor::submit>,
+        "submit", &submit<&executor::submit, submit_itself>,
         "submit($self, fn, /, *args, **kwargs)\n--\n\n"
         "Submit a job; return its future at once.\n\n"
         "Raises RuntimeError after shutdown() and while the interpreter ends, PoolBroken where an "
         "initializer has failed\nand in a forked child, PoolFull where max_pending jobs wait and on_full is "
         "'raise', or the thread must not\nblock: it runs an event loop, or a job of this executor. Otherwise "
         "it waits for room."),
-    c_method("_submit_concurrent", &submit<&executor::submit_concurrent>,
+    c_method("_submit_concurrent", &submit<&executor::submit_concurrent, submit_concurrent_itself>,
              "_submit_concurrent($self, fn, /, *args, **kwargs)\n--\n\n"
              "Submit a job with a concurrent future, also on the thread of the loop that this serves."),
+    c_method("_submit_here", &submit_here<&executor::submit>,
+             "_submit_here($self, fn, /, *args, **kwargs)\n--\n\n"
+             "Submit a job, past what others have put around submit()."),
+    c_method("_submit_concurrent_here", &submit_here<&executor::submit_concurrent>,
+             "_submit_concurrent_here($self, fn, /, *args, **kwargs)\n--\n\nBoth."),
     {"_shut_down", &method_of_one<&shut_down>, METH_VARARGS,
      "_shut_down($self, wait, cancel_futures, /)\n--\n\n"
      "Refuse new jobs; withdraw those that wait, wait for the others."},

@@ -463,7 +463,7 @@ PyTypeObject* make_type() {
                                      {Py_tp_doc, const_cast<char*>(doc)},
                                      {0, nullptr}}};
   PyType_Spec spec{
-      "offgil._core.JobFuture", static_cast<int>(job_offset + Py_ssize_t{sizeof(inline_job)}), 0,
+      "offgil._core.Future", static_cast<int>(job_offset + Py_ssize_t{sizeof(inline_job)}), 0,
       Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
       slots.data()};
   const auto bases = py::make_tuple(py::handle(reinterpret_cast<PyObject*>(base.type)));
@@ -541,7 +541,7 @@ class inline_style final : public future_style {
     PyObject* const self = future_of_job(j);
     py::object raised;
     if (channel_of(j)->loop_debugs() && !schedule_kept(self)) raised = take_raised();
-    outcome of_job(j);
+    const auto of_job = outcome::for_loop(j);
     PyObject* done = nullptr;
     if (of_job.is_cancelled()) {
       done = call_base(base.cancel, self);

@@ -10,6 +10,7 @@
 #include "clock.hpp"
 #include "fork.hpp"
 #include "thread_identity.hpp"
+#include "thread_state.hpp"
 
 namespace offgil::python {
 namespace {
@@ -46,8 +47,7 @@ void gil_lane::enter(unsigned worker) noexcept {
   if (this_thread.state != nullptr) {
     take_gil_again();
   } else {
-    PyGILState_Ensure();  // makes the state, and counts; never undone by its counterpart: see retire()
-    this_thread.state = PyThreadState_Get();
+    this_thread.state = make_thread_state();
     mask_.apply();
     this_thread.identity.emplace(prefix_ + std::to_string(worker));
   }
@@ -65,14 +65,11 @@ bool gil_lane::leave() noexcept {
   return clock::now() - begin > longest_without_waking;
 }
 
-// Not by PyGILState_Release(): up to 3.12.3 it clears the state when nobody counts as using it any more. What
-// dies there, as the values of a threading.local do, may run code, and the first of it that acquires and
-// releases the GIL would delete the state under all the others.
 void gil_lane::retire() noexcept {
   take_gil_again();
   this_thread.identity.reset();
-  PyThreadState_Clear(std::exchange(this_thread.state, nullptr));
-  PyThreadState_DeleteCurrent();
+  this_thread.state = nullptr;
+  end_thread_state();
 }
 
 bool gil_lane::is_inside() noexcept { return this_thread.is_inside_lane; }

@@ -2,6 +2,7 @@
 #include "outcome.hpp"
 
 #include "errors.hpp"
+#include "names.hpp"
 
 namespace offgil::python {
 namespace {
@@ -22,6 +23,15 @@ py::object exception_of(refusal why) noexcept {
   return take_raised();
 }
 
+// Subclasses stay what they are.
+PyObject* type_in_asyncio(PyTypeObject* type) noexcept {
+  const exceptions& all = exceptions::get();
+  const auto* const given = reinterpret_cast<PyObject*>(type);
+  if (given == all.future_cancelled) return all.cancelled;
+  if (given == all.future_invalid_state) return all.invalid_state;
+  return nullptr;
+}
+
 }  // namespace
 
 outcome::outcome(bridge_job& j) noexcept {
@@ -35,6 +45,19 @@ outcome::outcome(bridge_job& j) noexcept {
   exception_ = take_raised();
   if (PyErr_GivenExceptionMatches(exception_.ptr(), PyExc_StopIteration) != 0)
     exception_ = wrapped_stop_iteration(exception_);
+}
+
+outcome outcome::for_loop(bridge_job& j) noexcept {
+  outcome made(j);
+  PyObject* const raised = made.exception();
+  PyObject* const type = raised != nullptr ? type_in_asyncio(Py_TYPE(raised)) : nullptr;
+  if (type == nullptr) return made;
+  const auto traceback = py::reinterpret_steal<py::object>(PyException_GetTraceback(raised));
+  const auto args = py::reinterpret_steal<py::object>(PyObject_GetAttr(raised, names::get().args));
+  PyObject* const converted = args ? PyObject_CallObject(type, args.ptr()) : nullptr;
+  made.exception_ = converted != nullptr ? py::reinterpret_steal<py::object>(converted) : take_raised();
+  if (traceback) PyException_SetTraceback(made.exception(), traceback.ptr());
+  return made;
 }
 
 }  // namespace offgil::python

@@ -63,7 +63,7 @@ class plain_style final : public future_style {
   bool resolve(bridge_job& j) noexcept override {
     const py::object& future = static_cast<plain_job&>(j).future;
     if (guarded(true, [&] { return future.attr("done")().cast<bool>(); })) return PyErr_Occurred() == nullptr;
-    const outcome of_job(j);
+    const auto of_job = outcome::for_loop(j);
     if (of_job.is_cancelled()) return call(future, names::get().cancel, nullptr);
     if (of_job.value() != nullptr) return call(future, names::get().set_result, of_job.value());
     return call(future, names::get().set_exception, of_job.exception());

@@ -38,6 +38,7 @@ std::shared_ptr<pool_core> pool_core::start(options with) {
 // The first thread starts without the GIL, so that who makes pools without end does not keep their threads
 // from getting on.
 void pool_core::get_ready() {
+  stack_size_.store(PyThread_get_stacksize(), std::memory_order_relaxed);
   try {
     std::optional<py::gil_scoped_release> others_may_go_on;
     if (!engine_->has_started()) others_may_go_on.emplace();
@@ -57,6 +58,7 @@ pool_core::pool_core(const options& with)
       initializers_to_begin_(with.engine.workers),
       has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
+  engine.stack_size = [this] { return stack_size_.load(std::memory_order_relaxed); };
   engine.on_thread_start = [this] { count_acquisitions_in(gil_acquisitions_); };
   if (initializer_) {
     engine.start_in = &lane_;
@@ -203,7 +205,7 @@ const std::shared_ptr<dispatcher>& pool_core::its_dispatcher() {
   // As many callbacks may block as with the standard pool, whose workers run them; one more thread goes on.
   const unsigned most_threads = engine_->workers() + 1;
   dispatcher_ = std::shared_ptr<dispatcher>(
-      std::make_unique<dispatcher>(name_, most_threads, mask_, gil_acquisitions_).release(),
+      std::make_unique<dispatcher>(name_, most_threads, mask_, stack_size_, gil_acquisitions_).release(),
       destroy_unless_forked());
   return dispatcher_;
 }

@@ -172,6 +172,7 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   const signal_mask mask_ = signal_mask::of_this_thread();  // the maker's
   const delivery delivery_;
   future_style& style_;
+  std::atomic<std::size_t> stack_size_{0};  // of threads, as of the last submit
   std::atomic<std::uint64_t> gil_acquisitions_{0};
   gil_lane lane_;
   python_kinds python_kinds_;

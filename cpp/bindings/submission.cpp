@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <optional>
 #include <string>
 
 #include "concurrent_channel.hpp"
@@ -17,14 +18,18 @@
 namespace offgil::python {
 namespace {
 
+// What to_thread() makes of a native function is run as what it is, without the GIL.
+bool is_native(const submitted_call& call, const std::optional<partial_call>& inner) noexcept {
+  return inner && native_function::check(inner->function.ptr()) && !inner->has_keywords && call.nargs == 0 &&
+         call.kwnames == nullptr;
+}
+
 bool prepare(pool_core& core, bridge_job& j, const submitted_call& call, manners how) {
   PyObject* const function = call.function;
   if (native_function::check(function))
     return native_function::of(function).kind.prepare(j, call.args, call.nargs, call.kwnames);
-  // A native function sees no context: what to_thread() makes of it is run as what it is, without the GIL.
   const auto inner = partial_call_of(function);
-  if (inner && native_function::check(inner->function.ptr()) && !inner->has_keywords && call.nargs == 0 &&
-      call.kwnames == nullptr)
+  if (is_native(call, inner))
     return native_function::of(inner->function.ptr()).kind.prepare(j, inner->args, inner->nargs, nullptr);
   if (PyCallable_Check(function) != 0)
     return core.kinds()
@@ -44,6 +49,10 @@ bool prepare(pool_core& core, bridge_job& j, const submitted_call& call, manners
 }
 
 }  // namespace
+
+bool is_native(const submitted_call& call) noexcept {
+  return native_function::check(call.function) || is_native(call, partial_call_of(call.function));
+}
 
 void raise_closed(manners how) {
   const bool by_exit = is_exiting();

@@ -29,6 +29,9 @@ PyObject* submit_to(loop_channel& channel, const submitted_call& call, worker_po
                     manners how);
 PyObject* submit_to(concurrent_channel& channel, const submitted_call& call, bool block);
 
+// Whether the call comes to a native function, which sees no context.
+bool is_native(const submitted_call& call) noexcept;
+
 // Throws unless the pool can take jobs.
 void check_open(pool_core& core, manners how);
 

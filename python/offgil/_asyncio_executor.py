@@ -47,12 +47,11 @@ class AsyncioExecutor(ThreadPoolExecutor):
             pool, workers = pool_or_workers, pool_or_workers.workers
         else:
             pool, workers = None, _number_of_workers(pool_or_workers, "pool_or_workers", "a Pool, ")
-        self._make(pool, workers, None)
+        self._make(pool, workers, f"AsyncioExecutor-{next(self._made)}", None)
 
     def _make(
-        self, pool: Pool | None, workers: int, loop: asyncio.AbstractEventLoop | None
+        self, pool: Pool | None, workers: int, name: str, loop: asyncio.AbstractEventLoop | None
     ) -> None:
-        name = f"AsyncioExecutor-{next(self._made)}"
         _core.Executor.__init__(
             self, workers=workers, name=name, serves_loop=True, pool=pool, loop=loop
         )
@@ -61,9 +60,10 @@ class AsyncioExecutor(ThreadPoolExecutor):
 
     @classmethod
     def _for(cls, loop: asyncio.AbstractEventLoop, workers: int) -> AsyncioExecutor:
-        """Make one for that loop, whichever uses it first."""
+        """Make one for that loop, with threads called as those of its own default executor."""
         made = cls.__new__(cls)
-        made._make(None, workers, loop)
+        is_uvloops = type(loop).__module__.partition(".")[0] == "uvloop"
+        made._make(None, workers, "uvloop" if is_uvloops else "asyncio", loop)
         return made
 
     def _submit_for_map(

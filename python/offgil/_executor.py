@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,16 @@ def initializer_call(
     return partial(initializer, *initargs)
 
 
+def _refuse_green_threads() -> None:
+    patched_by = type(threading.Lock()).__module__.partition(".")[0]
+    if patched_by in ("gevent", "eventlet"):
+        raise RuntimeError(
+            f"{patched_by} has patched threading: whoever waits for a future of native threads "
+            f"would stop every greenlet, or wait for ever; use {patched_by}'s own thread pool, or "
+            "offgil.Pool in an asyncio program, or leave threading as it is"
+        )
+
+
 class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
     """A drop-in for `concurrent.futures.ThreadPoolExecutor`, on C++ worker threads.
 
@@ -56,7 +67,10 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
         with offgil.ThreadPoolExecutor() as executor:
             print(executor.submit(pow, 2, 10).result())
 
-    Raises ValueError or TypeError for an argument that makes no sense.
+    Threads have the stack that `threading.stack_size` gives to those of Python.
+
+    Raises ValueError or TypeError for an argument that makes no sense, RuntimeError where gevent or
+    eventlet has patched `threading`.
     """
 
     _made = itertools.count()
@@ -71,6 +85,7 @@ class ThreadPoolExecutor(_core.Executor, concurrent.futures.ThreadPoolExecutor):
         max_pending: int | None = None,
         on_full: Literal["block", "raise"] = "block",
     ) -> None:
+        _refuse_green_threads()
         if max_workers is None:
             max_workers = default_max_workers()
         if max_workers <= 0:
@@ -157,6 +172,7 @@ class PoolExecutor(ThreadPoolExecutor):
     """An executor on the engine of a `Pool`, which goes on when this is shut down."""
 
     def __init__(self, pool: Pool, name: str) -> None:
+        _refuse_green_threads()
         _core.Executor.__init__(self, pool=pool)
         self._max_workers = pool.workers
         self._thread_name_prefix = name
