@@ -204,9 +204,9 @@ void concurrent_channel::push(job& base) noexcept {
 // Callbacks count as part of what jobs of their kind take: nothing is to stand behind long ones. The kind is
 // the pool's.
 void concurrent_channel::end_on_worker(concurrent_job& j) noexcept {
-  run_time_estimate& calls = j.kind->estimate_of_calls;
+  call_time_estimate& calls = j.kind->estimate_of_calls;
   if (!j.is_somebody_to_be_told()) {
-    if (calls.value() > run_time_estimate::nanoseconds(100)) calls.learn({});
+    if (calls.value() > call_time_estimate::nanoseconds(100)) calls.learn({});
     return end(j);
   }
   if (may_be_long(calls)) worker_pool::expect_calls(sharing_of_calls_);
@@ -244,11 +244,11 @@ void concurrent_channel::on_dispatch() noexcept {
   }
 }
 
-bool concurrent_channel::may_be_long(const run_time_estimate& calls) noexcept {
+bool concurrent_channel::may_be_long(const call_time_estimate& calls) noexcept {
   return !calls.known() || calls.value() >= run_queue::long_call;
 }
 
-void concurrent_channel::end_and_time(concurrent_job& j, run_time_estimate& calls) noexcept {
+void concurrent_channel::end_and_time(concurrent_job& j, call_time_estimate& calls) noexcept {
   if (!j.is_somebody_to_be_told() || (!may_be_long(calls) && ++calls_not_timed_ % calls_per_look != 0))
     return end(j);
   const auto alive = held_core_;

@@ -91,8 +91,8 @@ class concurrent_channel final : public completion_sink, private announced {
   void get_dispatcher(const concurrent_job& j) noexcept;
   void tell() noexcept;
   void end(concurrent_job& j) noexcept;
-  static bool may_be_long(const run_time_estimate& calls) noexcept;
-  void end_and_time(concurrent_job& j, run_time_estimate& calls) noexcept;
+  static bool may_be_long(const call_time_estimate& calls) noexcept;
+  void end_and_time(concurrent_job& j, call_time_estimate& calls) noexcept;
   void end_on_worker(concurrent_job& j) noexcept;
   void take_place();
   void give_place_back() noexcept;
@@ -110,7 +110,7 @@ class concurrent_channel final : public completion_sink, private announced {
   static constexpr unsigned calls_per_look = 8;
   unsigned calls_not_timed_ = 0;
   lane_sharing sharing_of_calls_;
-  run_time_estimate estimate_of_calls_;  // by the dispatcher, or at leisure
+  call_time_estimate estimate_of_calls_;  // by the dispatcher, or at leisure
   job_list in_dispatch_;  // have been taken from there, to be ended; who is held up leaves them to others
 
   std::shared_ptr<pool_core> held_core_;  // while something is in flight

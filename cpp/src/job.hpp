@@ -52,9 +52,15 @@ class job_kind {
 
   lane* in_lane() const noexcept { return lane_; }
 
+  // Whether its jobs take long enough for another worker to gain from the lane that they may leave to it.
+  bool is_worth_sharing() const noexcept {
+    constexpr run_time_estimate::nanoseconds worth_it{10'000};
+    return !estimate.known() || estimate.value() >= worth_it || estimate_of_calls.value() >= worth_it;
+  }
+
   // How long jobs of this kind take, as far as is known; and what their sink then calls on the worker.
   run_time_estimate estimate;
-  run_time_estimate estimate_of_calls;
+  call_time_estimate estimate_of_calls;
   lane_sharing sharing;
 
  private:

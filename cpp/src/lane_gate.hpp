@@ -72,10 +72,10 @@ class lane_gate {
   // The visitor is about to wait, outside of the lane, for something else.
   void give_up_turn(visitor& self) noexcept;
 
-  // Before each job in the lane. The kind must live until leave().
-  void begin_job(visitor& self, lane_sharing& kind) noexcept {
-    self.kind_of_job_.store(&kind, std::memory_order_relaxed);
-    if (is_waited_for_.load(std::memory_order_relaxed) && kind.is_likely()) call_first();
+  // Before each job in the lane. The kind must live until leave(); null: to try is not worth it.
+  void begin_job(visitor& self, lane_sharing* kind) noexcept {
+    self.kind_of_job_.store(kind, std::memory_order_relaxed);
+    if (kind != nullptr && is_waited_for_.load(std::memory_order_relaxed) && kind->is_likely()) call_first();
   }
 
   // Whether the visitor has to leave the lane before the next job: for a gap, or after a stay of its own

@@ -104,7 +104,7 @@ bool run_queue::is_worth_another_worker() const noexcept {
     const job& typical = *level.front();
     const nanoseconds each = expected(typical);
     if (typical.kind->in_lane() != nullptr && each <= lane_portion &&
-        (each < worth_sharing || !typical.kind->sharing.is_worth_trying()))
+        (!typical.kind->is_worth_sharing() || !typical.kind->sharing.is_worth_trying()))
       return false;
     return each * static_cast<float>(size_) > worth_a_wake_up;
   }

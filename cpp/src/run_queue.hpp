@@ -25,8 +25,6 @@ class run_queue {
   // Calls of the sink's that take longer may be waits: nothing is to stand behind them. Short ones may take a
   // while, too, where other threads want the lane.
   static constexpr run_time_estimate::nanoseconds long_call{100'000};
-  // Shorter jobs in a lane are not worth finding out whether they would share it.
-  static constexpr run_time_estimate::nanoseconds worth_sharing{10'000};
 
   run_queue();
 

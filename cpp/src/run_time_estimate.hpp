@@ -1,6 +1,7 @@
 // run_time_estimate.hpp - how long the jobs of one function take, as a moving average.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 
@@ -28,6 +29,25 @@ class run_time_estimate {
 
  private:
   std::atomic<float> average_{-1.0F};
+};
+
+// The same of calls that now and then wait for what is not theirs, as for a lane that another thread has: what
+// two in a row have taken at least.
+class call_time_estimate {
+ public:
+  using nanoseconds = run_time_estimate::nanoseconds;
+
+  nanoseconds value() const noexcept { return estimate_.value(); }
+  bool known() const noexcept { return estimate_.known(); }
+
+  void learn(nanoseconds seen) noexcept {
+    const nanoseconds before(last_.exchange(seen.count(), std::memory_order_relaxed));
+    if (before.count() >= 0) estimate_.learn(std::min(before, seen));
+  }
+
+ private:
+  run_time_estimate estimate_;
+  std::atomic<float> last_{-1.0F};
 };
 
 }  // namespace offgil

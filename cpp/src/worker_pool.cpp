@@ -343,7 +343,7 @@ void worker_pool::expect_wait() noexcept {
 
 void worker_pool::expect_calls(lane_sharing& of_calls) noexcept {
   if (this_worker == nullptr || this_worker->pool->was_left_behind_by_fork()) return;
-  if (this_worker->inside != nullptr) this_worker->inside->gate.begin_job(this_worker->visit, of_calls);
+  if (this_worker->inside != nullptr) this_worker->inside->gate.begin_job(this_worker->visit, &of_calls);
   this_worker->pool->release_claim(*this_worker);
 }
 
@@ -606,7 +606,8 @@ void worker_pool::run_one(worker& self, job& j, clock::time_point begin) noexcep
   job_kind& kind = *j.kind;
   self.current.store(&j, std::memory_order_release);
   if (self.enter(kind.in_lane())) begin = clock::now();
-  if (self.inside != nullptr) self.inside->gate.begin_job(self.visit, kind.sharing);
+  if (self.inside != nullptr)
+    self.inside->gate.begin_job(self.visit, kind.is_worth_sharing() ? &kind.sharing : nullptr);
 
   std::optional<job_span> span;
   if (is_traced_.load(std::memory_order_relaxed)) kind.describe(j, span.emplace().name);

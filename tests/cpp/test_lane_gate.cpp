@@ -28,7 +28,7 @@ void compute_until(clock::time_point end) {
 struct one_inside {
   one_inside() {
     gate.enter(inside, at_once);
-    gate.begin_job(inside, kind);
+    gate.begin_job(inside, &kind);
   }
   lane_gate gate;
   visitor inside;
@@ -53,7 +53,7 @@ TEST(lane_gate, gives_the_turn_away_where_its_job_waits_for_something) {
   lane_sharing kind;
   kind.learn(false);
   gate.enter(waiting, at_once);
-  gate.begin_job(waiting, kind);
+  gate.begin_job(waiting, &kind);
   std::thread([&] {
     gate.enter(next, at_once);
     EXPECT_TRUE(next.has_turn());
@@ -71,7 +71,7 @@ TEST(lane_gate, gives_the_turn_away_where_its_job_computes_for_too_long) {
   kind.learn(false);
   std::atomic<bool> is_inside{false};
   gate.enter(computing, at_once);
-  gate.begin_job(computing, kind);
+  gate.begin_job(computing, &kind);
   std::thread other([&] {
     gate.enter(next, at_once);
     is_inside = true;
@@ -106,7 +106,7 @@ TEST(lane_gate, lets_others_in_beside_jobs_that_are_known_to_share) {
   visitor beside;
   lane_sharing kind;
   gate.enter(sharing, at_once);
-  gate.begin_job(sharing, kind);
+  gate.begin_job(sharing, &kind);
   gate.enter(beside, at_once);  // on the same thread: whose CPU time is not looked at
   EXPECT_TRUE(sharing.has_turn());
   EXPECT_FALSE(beside.has_turn());
@@ -158,7 +158,7 @@ TEST(lane_gate, learns_that_jobs_share_from_a_visit_during_which_the_job_inside_
   std::atomic<bool> enough{false};
   std::thread computing([&] {
     gate.enter(inside, at_once);
-    gate.begin_job(inside, kind);
+    gate.begin_job(inside, &kind);
     has_begun = true;
     while (!enough) continue;
     gate.leave(inside, true);
@@ -290,7 +290,7 @@ TEST(lane_gate, lets_everybody_in_in_the_end) {
       lane_sharing kind;
       for (int i = 0; i < visits; ++i) {
         gate.enter(mine, [&lane] { lane.lock(); });
-        gate.begin_job(mine, kind);
+        gate.begin_job(mine, &kind);
         ++entries;
         lane.unlock();
         if (i % 100 == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));  // a job that waits
