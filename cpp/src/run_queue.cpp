@@ -73,7 +73,7 @@ run_queue::claim run_queue::take() {
     lowest = false;
     const job& next = *level->front();
     const nanoseconds cost = expected(next);
-    const bool fits = portion_taken.estimate + cost <= portion_for(next);
+    const bool fits = cost <= portion && portion_taken.estimate + cost <= portion_for(next);
     if (!portion_taken.jobs.empty() && !fits) break;
     portion_taken.is_short = fits;
     portion_taken.estimate += cost;

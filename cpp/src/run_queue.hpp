@@ -18,7 +18,8 @@ class run_queue {
  public:
   // Work is claimed in portions of at most this much estimated run time, so that one lock serves many short
   // jobs and no short job waits long behind its neighbours in a portion. Jobs in a lane are claimed in larger
-  // portions, because entering the lane is what costs.
+  // portions, because entering the lane is what costs; but one that is longer than a portion may be a wait
+  // for what stands behind it, and travels alone like any other.
   static constexpr run_time_estimate::nanoseconds portion{20'000};
   static constexpr run_time_estimate::nanoseconds lane_portion{200'000};
   static constexpr run_time_estimate::nanoseconds worth_a_wake_up{50'000};

@@ -36,7 +36,7 @@ class run_queue_test : public ::testing::Test {
     train(taking_5us, nanoseconds(5'000));
     train(taking_1us, nanoseconds(1'000));
     train(taking_1ms, nanoseconds(1'000'000));
-    train(in_lane, nanoseconds(50'000));
+    train(in_lane, nanoseconds(20'000));
     train(long_in_lane, nanoseconds(1'000'000));
   }
 
@@ -159,11 +159,22 @@ TEST_F(run_queue_test, fills_a_portion_across_priorities) {
 }
 
 TEST_F(run_queue_test, fills_a_larger_portion_with_jobs_in_a_lane) {
-  push(in_lane, 10);
+  push(in_lane, 20);
   const run_queue::claim portion = queue.take();
-  EXPECT_EQ(portion.jobs.size(), 4U);
+  EXPECT_EQ(portion.jobs.size(), 10U);
   EXPECT_TRUE(portion.is_short);
   EXPECT_LE(portion.estimate, run_queue::lane_portion);
+}
+
+// It may be a wait for a job that stands behind it.
+TEST_F(run_queue_test, sends_a_job_in_a_lane_alone_that_is_longer_than_other_portions) {
+  idle_kind waiting(&gil);
+  train(waiting, nanoseconds(60'000));
+  push(waiting);
+  push(in_lane);
+  const run_queue::claim alone = queue.take();
+  EXPECT_EQ(alone.jobs.size(), 1U);
+  EXPECT_FALSE(alone.is_short);
 }
 
 TEST_F(run_queue_test, stops_a_portion_of_short_jobs_before_a_long_one) {
