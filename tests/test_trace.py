@@ -82,6 +82,56 @@ async def test_outside_of_the_block_nothing_is_noted(pool: offgil.Pool, tmp_path
     assert not any(e["ph"] == "X" for e in load(tmp_path / "trace.json")["traceEvents"])
 
 
+async def test_the_loop_goes_on_while_the_file_is_written(
+    pool: offgil.Pool, tmp_path: Path
+) -> None:
+    """`async with` leaves it to another thread; a FIFO holds that up until somebody reads it."""
+    path = tmp_path / "trace.json"
+    reading: list[asyncio.Future[str]] = []
+
+    def read() -> None:
+        reading.append(asyncio.ensure_future(asyncio.to_thread(path.read_text)))
+
+    async with pool.trace(path):
+        await pool.submit(echo, 1)
+        await asyncio.sleep(0)
+        path.unlink()
+        os.mkfifo(path)
+        asyncio.get_running_loop().call_later(0.02, read)
+    (text,) = reading
+    events = json.loads(await text)["traceEvents"]
+    assert sum(event.get("cat") == "run" for event in events) == 1
+
+
+async def test_names_of_any_characters(pool: offgil.Pool, tmp_path: Path) -> None:
+    """Quotes, what is not ASCII, and what is cut in the middle of that."""
+
+    def named(name: str) -> Callable[[], None]:
+        def fn() -> None: ...
+
+        fn.__qualname__ = name
+        return fn
+
+    names = ['"\\\n\x1f"', "ж" * 9, "x" + "ж" * 60, "雪" * 60]
+    async with pool.trace(tmp_path / "trace.json"):
+        for name in names:
+            await pool.submit(named(name))
+    document = json.loads((tmp_path / "trace.json").read_text("utf-8"))
+    seen = [event["name"] for event in document["traceEvents"] if event.get("cat") == "run"]
+    assert seen[0].endswith(names[0]) and seen[1].endswith(names[1])
+    assert all("ж" in name or "雪" in name for name in seen[1:]) and len(seen) == 4
+
+
+async def test_a_full_disk(pool: offgil.Pool) -> None:
+    """OSError with the file's name, where the block ends; and the pool can be traced again."""
+    for _ in range(2):
+        with pytest.raises(OSError, match="/dev/full"), pool.trace("/dev/full"):
+            await pool.submit(echo, 1)
+        with pytest.raises(OSError, match="/dev/full"):
+            async with pool.trace("/dev/full"):
+                await pool.submit(echo, 1)
+
+
 async def test_one_at_a_time(pool: offgil.Pool, tmp_path: Path) -> None:
     """A second one is an error, and the first one goes on."""
     with pool.trace(tmp_path / "trace.json"):

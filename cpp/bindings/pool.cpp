@@ -4,11 +4,13 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -19,9 +21,9 @@
 #include "object_type.hpp"
 #include "pool_core.hpp"
 #include "running_loop.hpp"
-#include "span_log.hpp"
 #include "stats_dict.hpp"
 #include "submission.hpp"
+#include "trace_file.hpp"
 
 namespace offgil::python {
 namespace {
@@ -147,10 +149,6 @@ std::unique_ptr<pool> make_pool(PyObject* args, PyObject* kwargs) {
   return std::make_unique<pool>(pool_core::start(std::move(options)));
 }
 
-std::int64_t nanoseconds(clock::time_point at) noexcept {
-  return std::chrono::nanoseconds(at.time_since_epoch()).count();
-}
-
 // ---- the other methods: they hold the GIL, and are short, or release it themselves ----
 
 py::object when_idle(pool& self) { return self.when_idle(); }
@@ -184,26 +182,22 @@ void start_trace(pool& self, PyObject* argument) {
   self.core().start_trace(limit);
 }
 
-// By worker the (name, submitted, begin, end) of each job; the (loop, begin, end, delivered) of each
-// delivery; how many jobs were not noted. Times are nanoseconds of the monotonic clock.
-py::tuple stop_trace(pool& self) {
-  pool_core& core = self.core();
-  core.check_not_forked();
-  std::size_t lost = 0;
-  py::list workers;
-  for (const auto& each : core.engine().stop_trace()) {
-    py::list spans;
-    for (const job_span& span : each.spans)
-      spans.append(py::make_tuple(span.name.data(), nanoseconds(span.submitted), nanoseconds(span.begin),
-                                  nanoseconds(span.end)));
-    workers.append(spans);
-    lost += each.lost;
+void write_without_gil(const trace& noted, const std::string& path) {
+  try {
+    const py::gil_scoped_release others_may_go_on;
+    write_trace(noted, path);
+  } catch (const std::system_error& e) {
+    errno = e.code().value();
+    PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+    throw py::error_already_set();
   }
-  py::list deliveries;
-  for (const auto& each : core.stop_trace())
-    deliveries.append(
-        py::make_tuple(each.loop, nanoseconds(each.begin), nanoseconds(each.end), each.delivered));
-  return py::make_tuple(workers, deliveries, lost);
+}
+
+py::cpp_function stop_trace(pool& self) {
+  self.core().check_not_forked();
+  return [noted = std::make_shared<trace>(self.core().stop_trace())](const std::string& path) {
+    write_without_gil(*noted, path);
+  };
 }
 
 bool is_closed(pool& self) { return self.core().engine().is_closed(); }
@@ -251,7 +245,7 @@ PyMethodDef methods[] = {
      "Note from here on what at most `limit` jobs of each worker do."},
     {"_stop_trace", &method<&stop_trace>, METH_NOARGS,
      "_stop_trace($self)\n--\n\n"
-     "Return what was noted: by worker the jobs, the deliveries, and how many jobs were too many."},
+     "Return what writes to a file, whose path is bytes, what was noted. It takes no GIL."},
     {"__reduce__", &refuse_to_reduce, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 

@@ -382,9 +382,9 @@ void pool_core::start_trace(std::size_t limit) {
   engine_->start_trace(limit);
 }
 
-std::vector<pool_core::delivery_span> pool_core::stop_trace() noexcept {
+trace pool_core::stop_trace() {
   most_deliveries_ = 0;
-  return std::exchange(deliveries_, {});
+  return {engine_->stop_trace(), std::exchange(deliveries_, {})};
 }
 
 void pool_core::note_delivery(const delivery_span& seen) noexcept {

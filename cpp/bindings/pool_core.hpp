@@ -17,6 +17,7 @@
 #include "loop_channel.hpp"
 #include "python_job.hpp"
 #include "signal_mask.hpp"
+#include "trace_file.hpp"
 #include "worker_pool.hpp"
 
 namespace offgil::python {
@@ -132,15 +133,9 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   std::uint64_t wakeups() const noexcept;
   delivery_counters counters;
 
-  // While a trace is taken: drains of its event loops, by the loop's number.
-  struct delivery_span {
-    unsigned loop;
-    clock::time_point begin;
-    clock::time_point end;
-    std::uint64_t delivered;
-  };
+  // Drains of its event loops are noted here, jobs by the engine.
   void start_trace(std::size_t limit);
-  std::vector<delivery_span> stop_trace() noexcept;  // stop_trace() of the engine for the rest
+  trace stop_trace();
   bool is_traced() const noexcept { return most_deliveries_ != 0; }
   void note_delivery(const delivery_span& seen) noexcept;
   unsigned next_loop_number() noexcept { return loops_numbered_++; }

@@ -41,6 +41,7 @@ py::dict stats_dict(pool_core* core) {
   all["gil_acquisitions"] = core != nullptr ? core->gil_acquisitions() : 0;
   all["wakeups"] = core != nullptr ? core->wakeups() : 0;
   all["batches"] = counters.batches;
+  all["late_calls"] = engine.late_calls;
   all["inline_wakeups"] = counters.inline_wakeups;
   all["forwarded_callbacks"] = counters.forwarded_callbacks;
   all["worker_busy_seconds"] = busy;

@@ -31,8 +31,8 @@ class run_time_estimate {
   std::atomic<float> average_{-1.0F};
 };
 
-// The same of calls that now and then wait for what is not theirs, as for a lane that another thread has: what
-// two in a row have taken at least.
+// The same of calls that now and then wait for what is not theirs, as for a lane that another thread has:
+// what two in a row have taken at least.
 class call_time_estimate {
  public:
   using nanoseconds = run_time_estimate::nanoseconds;

@@ -778,7 +778,7 @@ void worker_pool::sentinel_tick() noexcept {
     if (!queue_.empty()) {
       sentinel_runs_.store(true, std::memory_order_relaxed);
       work = reserve_worker_for_backlog();
-      if (work) late_calls_.fetch_add(1, std::memory_order_relaxed);
+      if (work && !found.any) late_calls_.fetch_add(1, std::memory_order_relaxed);
       waiting = queue_.size();
     }
     if (sentinel_runs_.load(std::memory_order_relaxed)) sentinel_timer_->expire_after(sentinel_period);
@@ -799,6 +799,7 @@ worker_pool::stuck worker_pool::recover_stuck_portions() noexcept {
     const std::uint64_t started = each->counters.started.load(std::memory_order_relaxed);
     const bool same_job = std::exchange(each->started_at_last_tick, started) == started;
     if (same_job && each->is_busy.load(std::memory_order_relaxed)) {
+      found.any = found.any || each->searching;
       stop_searching(*each);
       job_list behind = take_rest(*each);
       found.recovered += behind.size();

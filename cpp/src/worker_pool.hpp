@@ -155,7 +155,7 @@ class worker_pool final : private worker_threads::guest {
   // From here on each worker notes when its jobs were submitted, began and ended, of up to `limit` jobs. Not
   // noting costs one load per job, noting about as much as two clock readings.
   void start_trace(std::size_t limit);
-  std::vector<span_log::content> stop_trace();  // by worker
+  std::vector<span_log::content> stop_trace();  // by worker; see trace_file.hpp
 
   // The jobs that run at the moment. For who can make sure that no job is freed meanwhile, as its consumers
   // can.
@@ -206,6 +206,7 @@ class worker_pool final : private worker_threads::guest {
   void get_sentinel() noexcept;
   void sentinel_tick() noexcept;
   struct stuck {
+    bool any = false;           // that counted as searching
     std::size_t recovered = 0;  // jobs
     bool watched = false;       // there are workers to watch
   };

@@ -142,9 +142,10 @@ class Pool(_core.Pool):
         The file is in the trace-event format, for chrome://tracing or Perfetto: when each job was
         submitted, began and ended, by worker, and each delivery to an event loop. A job is in it if
         it begins and ends in the block, and is among the first ``limit`` of its worker. Costs about
-        0.1 us per job inside the block, and nothing outside. One at a time.
+        0.1 us per job inside the block, and nothing outside. One at a time. ``with`` writes the
+        file where the block ends, 0.4 us per job; ``async with`` does that on another thread.
 
-            with pool.trace("trace.json"):
+            async with pool.trace("trace.json"):
                 await asyncio.gather(*(pool.submit(fn, x) for x in range(1000)))
 
         Raises OSError for a file that cannot be written, ValueError for a ``limit`` that is not

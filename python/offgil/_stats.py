@@ -55,6 +55,8 @@ class PoolStats:
     """Times a worker woke an event loop or the callback channel's thread."""
     batches: int
     """Times finished jobs were delivered, any number at once."""
+    late_calls: int
+    """Times a timer called a worker for jobs for which nobody else had."""
     inline_wakeups: int
     """Callbacks, mostly the wake-ups of awaiting tasks, that ran during a delivery."""
     forwarded_callbacks: int
