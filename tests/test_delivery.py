@@ -10,10 +10,12 @@ import logging
 import sys
 import types
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from made_natives import made_native
 from support import (
     DEBUG,
     LIMIT,
@@ -340,3 +342,31 @@ async def test_debug_mode_names_the_task_that_was_slow(
     finally:
         loop.set_debug(DEBUG)
     assert any("the slow one" in record.getMessage() for record in caplog.records)
+
+
+async def test_results_that_take_long_to_convert(pool: offgil.Pool) -> None:
+    """The loop turns between any two of them: the drain looks at the clock before it goes on.
+
+    A thousand were converted first, which kept the loop for a second.
+    """
+    turns_seen = 0
+    seen_by: list[int] = []
+
+    def convert() -> int:
+        busy(2_000)  # longer than a drain may take
+        seen_by.append(turns_seen)
+        return 1
+
+    def turn() -> None:
+        nonlocal turns_seen
+        turns_seen += 1
+        if len(seen_by) < 40:
+            loop.call_soon(turn)
+
+    loop = asyncio.get_running_loop()
+    slow = made_native(finish=convert)
+    futures = [pool.submit(slow) for _ in range(40)]
+    block_until(lambda: pool.stats().completed == 40)
+    loop.call_soon(turn)
+    assert await asyncio.wait_for(asyncio.gather(*futures), LIMIT) == [1] * 40
+    assert max(Counter(seen_by).values()) == 1

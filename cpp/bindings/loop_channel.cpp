@@ -16,8 +16,11 @@ namespace {
 constexpr std::chrono::milliseconds time_budget{1};
 // Callbacks between two looks at the clock.
 constexpr unsigned callbacks_per_look = 16;
-// Futures that are resolved before the first of their callbacks runs.
+// Futures that are resolved before the first of their callbacks runs; and at most so many between two looks,
+// or one where to convert a result takes long.
 constexpr unsigned resolved_at_once = 1024;
+constexpr unsigned resolved_per_look = 8;
+constexpr std::chrono::microseconds long_conversion{20};
 
 bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }
 
@@ -232,8 +235,12 @@ bool loop_channel::drain() noexcept {
 
 loop_channel::pause loop_channel::deliver(clock::time_point until) noexcept {
   unsigned since_look = 0;
-  for (;;) {
-    if (resolved_.empty() && !resolve_some()) return pause::error;
+  for (bool is_first = true;; is_first = false) {
+    if (resolved_.empty() && !is_first && clock::now() >= until) {
+      flush_wake_up();
+      return pause::out_of_time;
+    }
+    if (resolved_.empty() && !resolve_some(until)) return pause::error;
     // Runs Python code, meanwhile the exit hook may have dropped all.
     if (!resolved_.empty() && !call_again()) return pause::error;
     if (resolved_.empty()) {
@@ -254,14 +261,23 @@ loop_channel::pause loop_channel::deliver(clock::time_point until) noexcept {
   }
 }
 
-bool loop_channel::resolve_some() noexcept {
+bool loop_channel::resolve_some(clock::time_point until) noexcept {
   if (arrived_.empty()) arrived_ = mailbox_->take();
   py::object raised;
+  auto last_look = until - time_budget;
+  unsigned before_look = 1;
+  unsigned between_looks = 1;
   for (unsigned n = 0; n < resolved_at_once && !arrived_.empty() && !raised; ++n) {
     bridge_job& j = as_bridge(arrived_.pop_front());
     if (!core_->futures().resolve(j)) raised = take_raised();
     j.discard_payload();
     resolved_.push_back(j);
+    if (--before_look != 0) continue;
+    const auto now = clock::now();
+    if (now >= until) break;
+    const bool took_long = now - last_look > between_looks * long_conversion;
+    before_look = between_looks = took_long ? 1 : std::min(2 * between_looks, resolved_per_look);
+    last_look = now;
   }
   if (!raised) return true;
   restore_raised(std::move(raised));

@@ -117,7 +117,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   void flush_wake_up() noexcept;
   enum class pause { none, out_of_time, error };
   pause deliver(clock::time_point until) noexcept;
-  bool resolve_some() noexcept;
+  bool resolve_some(clock::time_point until) noexcept;
   bool fall_asleep() noexcept;
   bool call_again() noexcept;
   void end(bridge_job& j) noexcept;
