@@ -79,7 +79,6 @@ bool lane_gate::is_let_in(lock& held, visitor& self, clock::duration& look) noex
   } else if (is_held_up_beside(held, self, look)) {
     pass_beside(self);
     overtaken_ = holder_;
-    overtaken_->has_turn_.store(false, std::memory_order_relaxed);
     take_turn(self);
     return true;
   }
@@ -124,8 +123,10 @@ void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   const std::lock_guard held(mutex_);
   self.is_entering_ = false;
   if (passing_ == &self) passing_ = nullptr;
-  self.entered_ = clock::now();
+  self.entered_ = self.stay_began_ = clock::now();
+  self.cpu_time_before_stay_ = cpu_time(CLOCK_THREAD_CPUTIME_ID);
   if (!is_inside(self.beside_)) return;
+  if (self.beside_ == overtaken_) overtaken_->has_turn_.store(false, std::memory_order_relaxed);
   lane_sharing* const kind = self.beside_->kind_of_job_.load(std::memory_order_relaxed);
   if (kind != nullptr && has_kept_out(*self.beside_, self, waited)) kind->learn(false);
   self.cpu_time_beside_ = cpu_time(self.beside_->cpu_clock_);
@@ -146,6 +147,22 @@ bool lane_gate::has_shared(const visitor& inside, const visitor& beside,
 bool lane_gate::has_kept_out(const visitor& inside, const visitor& other,
                              clock::duration waited) const noexcept {
   return waited >= long_wait && cpu_time(inside.cpu_clock_) - other.cpu_time_beside_ >= waited / 2;
+}
+
+// A job that lets go of the lane for a moment may wait for it for long, as for the GIL where another thread
+// computes. A new stay begins.
+bool lane_gate::has_mostly_waited(visitor& self, clock::time_point now) noexcept {
+  const auto cpu_time_now = cpu_time(CLOCK_THREAD_CPUTIME_ID);
+  const bool has_waited = cpu_time_now - self.cpu_time_before_stay_ < (now - self.stay_began_) / 2;
+  self.stay_began_ = now;
+  self.cpu_time_before_stay_ = cpu_time_now;
+  if (!has_waited) return false;
+  const std::lock_guard held(mutex_);
+  if (inside_ == 1 && is_gap_due(now)) {
+    stay_began_ = now;
+    next_gap_.store(now + period, std::memory_order_relaxed);
+  }
+  return true;
 }
 
 void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
@@ -174,6 +191,7 @@ void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
   }
   self.kind_of_job_.store(nullptr, std::memory_order_relaxed);
   if (overtaken_ == &self) overtaken_ = nullptr;
+  self.has_turn_.store(false, std::memory_order_relaxed);
   free_turn_of(self);
 }
 

@@ -36,7 +36,8 @@ class lane_gate {
   // A worker at the gate or in the lane. Owned by the worker, which is the only one to call with it.
   class visitor {
    public:
-    // False outside, and where the worker was let in beside another one, or has lost the turn to it.
+    // False outside, and where the worker was let in beside another one, or has lost the turn to one that is
+    // inside by now.
     bool has_turn() const noexcept { return has_turn_.load(std::memory_order_relaxed); }
 
    private:
@@ -55,6 +56,10 @@ class lane_gate {
     clock::duration cpu_time_beside_{};  // when this one passed, then when it entered
     clock::time_point passed_;
     clock::time_point entered_;
+
+    // The worker's own:
+    clock::time_point stay_began_;
+    clock::duration cpu_time_before_stay_{};
   };
 
   // Calls `enter_lane()` when it is the visitor's turn, or it is let in beside another one.
@@ -78,10 +83,12 @@ class lane_gate {
     if (kind != nullptr && is_waited_for_.load(std::memory_order_relaxed) && kind->is_likely()) call_first();
   }
 
-  // Whether the visitor has to leave the lane before the next job: for a gap, or after a stay of its own
-  // during which another one's gap has been.
-  bool is_stay_over(const visitor& self, clock::time_point now) const noexcept {
-    return !self.has_turn() || is_gap_due(now) || now - self.entered_ >= period;
+  // Whether the visitor has to leave the lane before the next job: for a gap, after a stay of its own during
+  // which another one's gap has been, or without the turn. Not where it has used less than half of its stay:
+  // the others had the rest.
+  bool is_stay_over(visitor& self, clock::time_point now) noexcept {
+    const bool is_over = !self.has_turn() || is_gap_due(now) || now - self.stay_began_ >= period;
+    return is_over && !has_mostly_waited(self, now);
   }
 
   // Whether workers have to leave the lane before the next job.
@@ -98,6 +105,7 @@ class lane_gate {
   void pass_beside(visitor& self) noexcept;
   void take_turn(visitor& self) noexcept;
   void has_entered(visitor& self, clock::duration waited) noexcept;
+  bool has_mostly_waited(visitor& self, clock::time_point now) noexcept;
   void free_turn_of(visitor& self) noexcept;
   bool is_inside(const visitor* beside) const noexcept;
   bool has_shared(const visitor& inside, const visitor& beside, clock::duration visit) const noexcept;

@@ -62,11 +62,39 @@ struct alignas(64) worker {
     left.gate.leave(visit, somebody_waits);
   }
 
-  // Whether it has to leave the lane that it is in, even if there is more to do. Beside another worker, it
-  // stays for one job.
-  bool is_stay_over(clock::time_point now) const noexcept {
+  // Whether it has to leave the lane that it is in, even if there is more to do.
+  bool is_stay_over(clock::time_point now) noexcept {
     return inside != nullptr && inside->gate.is_stay_over(visit, now);
   }
+};
+
+// The workers of a pool, made one by one, as their threads are. Whoever walks through them, without a lock,
+// meets those that have been made.
+class worker_list {
+ public:
+  explicit worker_list(unsigned most)
+      : most_(most), all_(std::make_unique<std::unique_ptr<worker>[]>(most)) {}
+
+  // By one thread at a time. Throws std::bad_alloc.
+  worker& make_next(worker_pool& of) {
+    const unsigned number = made_.load(std::memory_order_relaxed);
+    all_[number] = std::make_unique<worker>(of, number);
+    made_.store(number + 1, std::memory_order_release);
+    return *all_[number];
+  }
+
+  worker& operator[](unsigned number) const noexcept { return *all_[number]; }
+  unsigned most() const noexcept { return most_; }
+
+  const std::unique_ptr<worker>* begin() const noexcept { return all_.get(); }
+  const std::unique_ptr<worker>* end() const noexcept {
+    return all_.get() + made_.load(std::memory_order_acquire);
+  }
+
+ private:
+  const unsigned most_;
+  const std::unique_ptr<std::unique_ptr<worker>[]> all_;
+  std::atomic<unsigned> made_{0};
 };
 
 }  // namespace offgil

@@ -39,14 +39,6 @@ bool was_withdrawn(const job& j) noexcept {
   return j.state.load(std::memory_order_acquire) == job_state::cancelled;
 }
 
-std::vector<std::unique_ptr<worker>> make_workers(unsigned count, worker_pool& of) {
-  std::vector<std::unique_ptr<worker>> made;
-  made.reserve(count);
-  while (made.size() < count)
-    made.push_back(std::make_unique<worker>(of, static_cast<unsigned>(made.size())));
-  return made;
-}
-
 // A spinning worker must not slow its hyper-thread down.
 void relax() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
@@ -69,15 +61,22 @@ worker_pool::worker_pool(options with)
       on_start_(std::move(with.on_start)),
       waiters_(with.workers),
       parked_(with.workers),
-      workers_(make_workers(with.workers, *this)),
+      workers_(with.workers),
       threads_(with.workers, with.name + with.name_separator, with.nice, std::move(with.stack_size), *this) {
   tell(log::level::info, "made with", workers(), "workers");
 }
 
 worker_pool::~worker_pool() { close(); }
 
+// Under mutex_, so that a trace that begins meanwhile has it.
+void worker_pool::before_thread_start() {
+  const std::lock_guard lock(mutex_);
+  worker& made = workers_.make_next(*this);
+  if (is_traced_.load(std::memory_order_relaxed)) made.spans.open(traced_jobs_);
+}
+
 void worker_pool::on_thread_start(unsigned index) noexcept {
-  this_worker = workers_[index].get();
+  this_worker = &workers_[index];
   if (on_thread_start_) on_thread_start_();
   if (!on_start_) return;
   // Whoever has called this thread takes it for one that searches.
@@ -387,7 +386,7 @@ void worker_pool::release_claim(worker& self) noexcept {
 
 pool_stats worker_pool::stats() const {
   pool_stats seen;
-  seen.worker_busy.reserve(workers_.size());
+  seen.worker_busy.reserve(workers());
   // What can be admitted is fixed meanwhile: so no picture shows more jobs waiting than may.
   std::unique_lock lock(mutex_, std::defer_lock);
   if (!was_left_behind_by_fork()) lock.lock();  // in a forked child it may be locked for ever
@@ -407,6 +406,7 @@ pool_stats worker_pool::stats() const {
     seen.run_time += run_time;
     seen.wait_time += each->counters.wait_time.read();
   }
+  seen.worker_busy.resize(workers());
   seen.submitted = submitted_.load(std::memory_order_acquire) + intake_.size();
   seen.cancelled = ended_cancelled + cancelled_waiting;
   seen.running = begun - seen.completed - seen.failed - ended_cancelled;
@@ -417,6 +417,8 @@ pool_stats worker_pool::stats() const {
 }
 
 void worker_pool::start_trace(std::size_t limit) {
+  const std::lock_guard lock(mutex_);
+  traced_jobs_ = limit;
   for (const auto& each : workers_) each->spans.open(limit);
   is_traced_.store(true, std::memory_order_relaxed);
 }
@@ -424,7 +426,7 @@ void worker_pool::start_trace(std::size_t limit) {
 std::vector<span_log::content> worker_pool::stop_trace() {
   is_traced_.store(false, std::memory_order_relaxed);
   std::vector<span_log::content> by_worker;
-  by_worker.reserve(workers_.size());
+  by_worker.reserve(workers());
   for (const auto& each : workers_) by_worker.push_back(each->spans.close());
   return by_worker;
 }
@@ -564,7 +566,7 @@ void worker_pool::run(worker& self, job_list jobs) noexcept {
       withdraw_portion(self, just(j));
     next = self.rest.exchange(nullptr, std::memory_order_acquire);
   }
-  if (self.inside != nullptr && !self.visit.has_turn()) self.leave_lane();
+  if (self.is_stay_over(clock::now())) self.leave_lane();
   self.is_busy.store(false, std::memory_order_relaxed);
 }
 
@@ -778,7 +780,9 @@ void worker_pool::sentinel_tick() noexcept {
     if (!queue_.empty()) {
       sentinel_runs_.store(true, std::memory_order_relaxed);
       work = reserve_worker_for_backlog();
-      if (work && !found.any) late_calls_.fetch_add(1, std::memory_order_relaxed);
+      // Not where its submitter is just about to call one.
+      const bool is_late = queue_.has_from(clock::now() - clock::duration(sentinel_period) / 4);
+      if (work && is_late && !found.any) late_calls_.fetch_add(1, std::memory_order_relaxed);
       waiting = queue_.size();
     }
     if (sentinel_runs_.load(std::memory_order_relaxed)) sentinel_timer_->expire_after(sentinel_period);

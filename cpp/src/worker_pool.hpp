@@ -25,11 +25,10 @@
 #include "stats.hpp"
 #include "timer.hpp"
 #include "waiting_room.hpp"
+#include "worker.hpp"
 #include "worker_threads.hpp"
 
 namespace offgil {
-
-struct worker;
 
 // Owns the worker threads and every job between submit() and the push into the job's completion sink.
 // All members are thread-safe. None blocks, except the constructor, the destructor and those that say so.
@@ -148,7 +147,7 @@ class worker_pool final : private worker_threads::guest {
 
   bool was_left_behind_by_fork() const noexcept { return threads_.has_started() && born_in_.is_over(); }
 
-  unsigned workers() const noexcept { return static_cast<unsigned>(workers_.size()); }
+  unsigned workers() const noexcept { return workers_.most(); }
   std::size_t max_pending() const noexcept { return max_pending_; }
   pool_stats stats() const;
 
@@ -162,6 +161,7 @@ class worker_pool final : private worker_threads::guest {
   std::vector<const job*> running() const;
 
  private:
+  void before_thread_start() override;
   void on_thread_start(unsigned index) noexcept override;
   void on_call() noexcept override { pump(); }
   void on_thread_end() noexcept override;
@@ -232,6 +232,7 @@ class worker_pool final : private worker_threads::guest {
   unsigned parked_ = 0;
   unsigned withdrawals_under_way_ = 0;        // calls of cancel_waiting() that have jobs yet to hand back
   refusal withdrawn_as_ = refusal::none;      // by the last who withdrew all
+  std::size_t traced_jobs_ = 0;               // of each worker, at most
   std::size_t withdrawn_since_sweep_ = 0;     // one by one, by cancel()
   std::condition_variable admitted_;          // jobs have left the line
   std::optional<clock::time_point> awaited_;  // jobs submitted by then, by wait_until_ended()
@@ -258,7 +259,7 @@ class worker_pool final : private worker_threads::guest {
 
   std::uint64_t submitted_at_last_tick_ = 0;  // the sentinel's own
 
-  std::vector<std::unique_ptr<worker>> workers_;
+  worker_list workers_;
   // By how many a pool has turned out to be worth a timer.
   std::atomic<std::uint64_t> jobs_before_sentinel_{64};
   std::atomic<bool> has_sentinel_{false};

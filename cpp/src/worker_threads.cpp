@@ -47,6 +47,10 @@ void worker_threads::start_first() {
 // Under mutex_, which the new thread waits for. Throws std::system_error.
 void worker_threads::start_next() {
   const auto index = static_cast<unsigned>(threads_.size());
+  if (made_ == threads_.size()) {
+    host_.before_thread_start();
+    ++made_;
+  }
   const thread::attributes with{.nice = nice_, .stack_size = stack_size_ ? stack_size_() : 0};
   threads_.push_back(
       std::make_unique<thread>(name_ + std::to_string(index), with, [this, index] { run(index); }));

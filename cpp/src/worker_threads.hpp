@@ -22,10 +22,11 @@ namespace offgil {
 // Thread-safe. Only start_first(), wait_until_ended() and the destructor block.
 class worker_threads {
  public:
-  // Called on the threads, without any lock.
+  // Called on the threads, without any lock, but for the first.
   class guest {
    public:
     virtual ~guest() = default;
+    virtual void before_thread_start() = 0;  // on who starts it; std::bad_alloc keeps it from starting
     virtual void on_thread_start(unsigned index) noexcept = 0;
     virtual void on_call() noexcept = 0;
     virtual void on_thread_end() noexcept = 0;
@@ -79,6 +80,7 @@ class worker_threads {
   unsigned calls_ = 0;  // that no thread has taken yet
   unsigned new_ = 0;    // threads that have been started and will look for one
   unsigned live_ = 0;
+  std::size_t made_ = 0;  // guests' preparations: one that could not start uses its own the next time
   bool is_ending_ = false;
   std::condition_variable ended_;
   std::vector<std::unique_ptr<thread>> threads_;  // last: joined before anything else goes

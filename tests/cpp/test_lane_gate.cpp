@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -187,6 +188,35 @@ TEST(lane_gate, has_a_gap_due_after_a_period_in_the_lane) {
   EXPECT_FALSE(gate.is_gap_due(before + lane_gate::period - std::chrono::nanoseconds(1)));
   EXPECT_TRUE(gate.is_gap_due(after + lane_gate::period));
   gate.leave(self, true);
+}
+
+clock::duration own_cpu_time() {
+  timespec used{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
+
+TEST(lane_gate, lets_one_stay_who_has_mostly_waited) {
+  lane_gate gate;
+  visitor self;
+  gate.enter(self, at_once);
+  const auto begin = clock::now();
+  EXPECT_FALSE(gate.is_stay_over(self, begin + 3 * lane_gate::period));
+  const auto computed = own_cpu_time() + 2 * lane_gate::period;
+  while (own_cpu_time() < computed) continue;
+  EXPECT_TRUE(gate.is_stay_over(self, begin + 6 * lane_gate::period));
+  gate.leave(self, false);
+}
+
+TEST(lane_gate, lets_one_stay_without_the_turn_who_has_mostly_waited) {
+  one_inside scene;
+  scene.gate.give_up_turn(scene.inside);
+  const auto begin = clock::now();
+  EXPECT_FALSE(scene.gate.is_stay_over(scene.inside, begin + lane_gate::period));
+  const auto computed = own_cpu_time() + lane_gate::period;
+  while (own_cpu_time() < computed) continue;
+  EXPECT_TRUE(scene.gate.is_stay_over(scene.inside, begin + 2 * lane_gate::period));
+  scene.gate.leave(scene.inside, false);
 }
 
 TEST(lane_gate, keeps_everybody_out_for_a_gap_that_is_due) {

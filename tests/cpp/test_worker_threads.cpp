@@ -26,6 +26,7 @@ using testing::patience;
 // Counts. A gate holds calls up, when it is wanted.
 class counting_guest final : public worker_threads::guest {
  public:
+  void before_thread_start() override {}
   void on_thread_start(unsigned index) noexcept override {
     const std::lock_guard lock(mutex_);
     indices_.insert(index);
