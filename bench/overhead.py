@@ -24,7 +24,9 @@ import builds
 import default_executor_rows
 import executor_rows
 import fairness_rows
+import latency_rows
 import load_rows
+import program_rows
 import throughput_rows
 import zarr_rows
 from measuring import Line, table
@@ -58,6 +60,8 @@ ROWS = {
     "memory": Row(load_rows.memory),
     "lag": Row(load_rows.lag),
     "parallel": Row(load_rows.parallel),
+    "latency": Row(latency_rows.latency),
+    "programs": Row(program_rows.programs),
     "executor": Row(executor_rows.burst),
     "executor-one": Row(executor_rows.one_at_a_time),
     "blocking": Row(executor_rows.blocking),

@@ -20,6 +20,8 @@ WORKERS = 2
 WORKER_COUNTS = (1, WORKERS, 4)
 #: What two equally fast things reach at least, in spite of noise.
 NO_SLOWER = 0.95
+#: And how much later than the slower of two runs of one thing another one may be.
+NOT_LATER = 1.2
 #: The closed loop: so many tasks, each waiting for one job at a time.
 TASKS = 256
 

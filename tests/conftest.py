@@ -28,7 +28,7 @@ import offgil
 # What they test is compiled, or runs in processes of its own, and knows no debug mode.
 collect_ignore = (
     [
-        "test_bench_fairness.py",
+        "test_bench_overhead.py",
         "test_bench_peers.py",
         "test_bench_service.py",
         "test_demo.py",

@@ -1,11 +1,14 @@
 // natives.cpp - offgil.examples: native functions for the demo, the tests and the benchmarks.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <chrono>
 #include <cstdint>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "articles.hpp"
 #include "compute.hpp"
@@ -28,6 +31,12 @@ double spin(double microseconds) {
   while (clock::now() < until) {
   }
   return microseconds;
+}
+
+std::vector<double> numbers(std::uint32_t n) {
+  std::vector<double> made(n);
+  std::iota(made.begin(), made.end(), 0.0);
+  return made;
 }
 
 void fail(const std::string& kind) {
@@ -64,6 +73,7 @@ PYBIND11_MODULE(examples, m) {
               py::arg("microseconds"));
   offgil::def(m, "sleep", &offgil::examples::sleep_for, "Sleep for so many seconds, without using a CPU.",
               py::arg("seconds"));
+  offgil::def(m, "numbers", &numbers, "Return the n numbers from 0.0 on, as a list.", py::arg("n"));
   offgil::def(
       m, "fail", &fail,
       "Throw the C++ exception called `kind`: one of <stdexcept>'s names, 'bad_alloc', or 'int' for an "

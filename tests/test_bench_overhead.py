@@ -1,8 +1,9 @@
-"""bench/overhead.py: the rows about fairness, and two builds compared; every line is there."""
+"""bench/overhead.py: its rows have every line, find what they are there for, and compare builds."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -39,13 +40,14 @@ def run_overhead(*args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def lines_of(*args: str, report: Path) -> list[dict[str, Any]]:
+def lines_of(*args: str, report: Path, least: float | None = 0) -> list[dict[str, Any]]:
     done = run_overhead(*args, "--json", str(report))
     assert done.returncode == 0, done.stderr
     lines: list[dict[str, Any]] = json.loads(report.read_text())["lines"]
     assert lines
     for line in lines:
-        assert 0 < line["figure"]["low"] <= line["figure"]["median"] <= line["figure"]["high"]
+        assert line["figure"]["low"] <= line["figure"]["median"] <= line["figure"]["high"]
+        assert least is None or line["figure"]["low"] > least
         assert line["what"] in done.stdout
     return lines
 
@@ -94,6 +96,68 @@ def test_a_row_has_a_pause_and_a_rate_for_each_way_and_number_of_workers(
             assert (line["target"] is None) == (row == "fairness-http")
         else:
             assert line["absolute"]["figure"]["median"] > 0
+
+
+@pytest.mark.slow
+def test_latency_has_each_way_of_hearing(tmp_path: Path) -> None:
+    """With native and Python jobs, at p50 and p90; and how many waits a timer has ended: none."""
+    *lines, waits = lines_of("--row", "latency", report=tmp_path / "rows.json", least=None)
+    ways = {
+        *("result()", "wait()", "as_completed()", "done callback", "map()", "polling done()"),
+        *("wrap_future()", "run_in_executor()", "to_thread() after install()"),
+        *("Pool.submit()", "Pool.run()", "offgil.to_thread()"),
+    }
+    expected = {
+        f"{way}, {job}{rate}, {percentile}"
+        for way in ways
+        for job in ("native", "lambda")
+        for rate in (("", ", 2,000/s") if way == "done callback" else ("",))
+        for percentile in ("p50", "p90")
+    }
+    assert {line["what"] for line in lines} == expected and len(lines) == len(expected)
+    assert all("whose two runs differ" in line["note"] for line in lines)
+    assert (waits["what"], waits["target"]["limit"]) == ("waits ended by a timer", 0)
+
+
+async def test_latency_counts_what_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One way that takes ten times as long on one executor."""
+    import latency_rows
+    from settings import Settings
+    from workloads import JOBS
+
+    async def one(executor: Any, function: Any) -> list[float]:
+        return [10.0 if executor is late else 1.0] * 10
+
+    early, late = object(), object()
+    settings = Settings.chosen("asyncio", 3, quick=True)
+    for ours, met in ((early, True), (late, False)):
+        three: Any = latency_rows.Three(early, early, ours)  # type: ignore[arg-type]
+        lines = await latency_rows._lines(settings, "made up", three, one, JOBS[0])
+        assert [line.met for line in lines] == [met, met]
+
+
+@pytest.mark.slow
+def test_programs_are_all_there(tmp_path: Path) -> None:
+    """Twenty and more, each with a control."""
+    lines = lines_of("--row", "programs", report=tmp_path / "rows.json")
+    names = {line["what"] for line in lines}
+    assert len(names) == len(lines) >= 20
+    for line in lines:
+        assert "control" in line["note"] and line["target"]["limit"] >= 1.1
+
+
+async def test_a_program_with_a_wrong_result_is_an_error() -> None:
+    import program_rows
+    from measuring import WrongResultError
+    from settings import Settings
+
+    @contextlib.contextmanager
+    def wrong(library: Any) -> Iterator[Any]:
+        yield program_rows.timed(lambda: program_rows._check(library.is_ours, False))
+
+    settings = Settings.chosen("asyncio", 1, quick=True)
+    with pytest.raises(WrongResultError, match="True instead of False"):
+        await program_rows._line(settings, "made up", wrong)
 
 
 def test_a_target_for_always_is_missed_by_one_round() -> None:
