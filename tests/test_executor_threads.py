@@ -397,6 +397,23 @@ def test_a_callback_forks_while_a_thread_begins(only_ours: Kind, slow_locks_shim
     assert out == ""
 
 
+def test_a_fork_while_allocations_are_traced(only_ours: Kind) -> None:
+    """Then a thread that begins needs the GIL, which the thread that forks has."""
+    out = check_script(
+        FORK
+        + """
+    import tracemalloc
+    tracemalloc.start()
+    for i in range(20):
+        executor = offgil.ThreadPoolExecutor(2)
+        executor.submit(abs, 1)
+        fork(0.0001 * (i % 4))
+        executor.shutdown()
+    """
+    )
+    assert out == ""
+
+
 def test_a_job_forks_while_a_worker_begins(only_ours: Kind, slow_locks_shim: str) -> None:
     """Its neighbour, with its first Python job."""
     out = check_script(

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import functools
+import unittest.mock
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -60,13 +61,29 @@ def wrap_by_closure() -> None:
     setattr(ThreadPoolExecutor, "submit", submit)  # noqa: B010 (mypy)
 
 
+def wrap_by_one_that_knows_itself() -> None:
+    """And has things in its closure that answer to any name, or refuse to be asked."""
+
+    class Proxy:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"asked for {name}")
+
+    standard, answers, refuses = ThreadPoolExecutor.submit, unittest.mock.MagicMock(), Proxy()
+
+    def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        assert submit and answers is not None and refuses is not None
+        return standard(self, carrying(fn), *args, **kwargs)
+
+    setattr(ThreadPoolExecutor, "submit", submit)  # noqa: B010 (mypy)
+
+
 def wrap_twice() -> None:
     wrap_by_wrapt()
     wrap_by_closure()
     wrap_by_wrapt()
 
 
-WAYS = [wrap_by_wrapt, wrap_by_closure, wrap_twice]
+WAYS = [wrap_by_wrapt, wrap_by_closure, wrap_by_one_that_knows_itself, wrap_twice]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.__name__)

@@ -487,8 +487,8 @@ PyObject* cancel(PyObject* self, PyObject*) noexcept {
   return call_cancelled(self);
 }
 
-// Whoever waits for a cancelled future has been told, and the base would raise: once, this says what the base
-// says to who tells them.
+// Threads that wait for a cancelled future have been told already, and the base would raise. Its caller, who
+// means to tell them, hears once what the base would have said.
 PyObject* set_running_or_notify_cancel(PyObject* self, PyObject*) noexcept {
   concurrent_job& j = asked_job_of(self);
   if (was_cancelled(j) && !std::exchange(j.is_cancel_noticed, true)) Py_RETURN_FALSE;

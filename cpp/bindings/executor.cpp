@@ -286,7 +286,8 @@ PyMethodDef methods[] = {
              "_submit_here($self, fn, /, *args, **kwargs)\n--\n\n"
              "Submit a job, past what others have put around submit()."),
     c_method("_submit_concurrent_here", &submit_here<&executor::submit_concurrent>,
-             "_submit_concurrent_here($self, fn, /, *args, **kwargs)\n--\n\nBoth."),
+             "_submit_concurrent_here($self, fn, /, *args, **kwargs)\n--\n\n"
+             "Submit a job with a concurrent future, past what others have put around submit()."),
     {"_shut_down", &method_of_one<&shut_down>, METH_VARARGS,
      "_shut_down($self, wait, cancel_futures, /)\n--\n\n"
      "Refuse new jobs; withdraw those that wait, wait for the others."},
@@ -313,6 +314,7 @@ PyType_Slot slots[] = {{Py_tp_init, as_slot(&initialise<executor, &make_executor
 }  // namespace
 
 void bind_executor(py::module_& m) {
+  find_standard_executor();
   add_object_type<executor>(m, "Executor", "offgil._core.Executor", slots);
 }
 

@@ -26,4 +26,7 @@ class instrumented_method {
   PyObject* wrapper_ = nullptr;
 };
 
+// Once, before the first executor is made.
+void find_standard_executor();
+
 }  // namespace offgil::python

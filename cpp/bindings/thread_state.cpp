@@ -3,19 +3,33 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <mutex>
+#include <utility>
 
 namespace offgil::python {
 namespace {
 
 // Up to 3.11 a forked child waits for ever for a lock of the interpreter's that another thread had at the
-// fork. Whoever deletes a state has the GIL as well, and so does who forks; but not who makes one.
+// fork. A thread that deletes a state holds the GIL, as a forking thread does; one that makes a state does
+// not.
 #if PY_VERSION_HEX < 0x030C0000
-std::mutex no_fork_meanwhile;
+std::timed_mutex no_fork_meanwhile;
+bool fork_has_it = false;  // guarded by the mutex
+
+// tracemalloc takes the GIL for each allocation, that of a state as well: the thread that makes one may wait
+// for the thread that forks.
+void begin_fork() {
+  constexpr std::chrono::milliseconds longer_than_it_takes{50};
+  fork_has_it = no_fork_meanwhile.try_lock_for(longer_than_it_takes);
+}
+
+void end_fork() {
+  if (std::exchange(fork_has_it, false)) no_fork_meanwhile.unlock();
+}
 
 // When the library is loaded, as in fork.cpp.
-[[maybe_unused]] const int registered = ::pthread_atfork(
-    [] { no_fork_meanwhile.lock(); }, [] { no_fork_meanwhile.unlock(); }, [] { no_fork_meanwhile.unlock(); });
+[[maybe_unused]] const int registered = ::pthread_atfork(&begin_fork, &end_fork, &end_fork);
 
 PyThreadState* make() noexcept {
   const std::lock_guard lock(no_fork_meanwhile);

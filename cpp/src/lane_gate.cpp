@@ -56,10 +56,7 @@ void lane_gate::wait_for_turn(visitor& self) noexcept {
   self.is_entering_ = true;
   // A lane that has been empty for a while had its gap.
   const auto now = clock::now();
-  if (inside_++ == 0 && now - empty_since_ >= gap) {
-    stay_began_ = now;
-    next_gap_.store(now + period, std::memory_order_relaxed);
-  }
+  if (inside_++ == 0 && now - empty_since_ >= gap) begin_stay(now);
 }
 
 // Waits for a while if it is not.
@@ -124,9 +121,12 @@ void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   self.is_entering_ = false;
   if (passing_ == &self) passing_ = nullptr;
   self.entered_ = self.stay_began_ = clock::now();
-  self.cpu_time_before_stay_ = cpu_time(CLOCK_THREAD_CPUTIME_ID);
+  ::pthread_getcpuclockid(::pthread_self(), &self.cpu_clock_);
+  self.cpu_time_at_gap_ = cpu_time(self.cpu_clock_);
+  self.next_inside_ = std::exchange(first_inside_, &self);
   if (!is_inside(self.beside_)) return;
-  if (self.beside_ == overtaken_) overtaken_->has_turn_.store(false, std::memory_order_relaxed);
+  if (self.beside_ == overtaken_ && holder_ == &self)
+    overtaken_->has_turn_.store(false, std::memory_order_relaxed);
   lane_sharing* const kind = self.beside_->kind_of_job_.load(std::memory_order_relaxed);
   if (kind != nullptr && has_kept_out(*self.beside_, self, waited)) kind->learn(false);
   self.cpu_time_beside_ = cpu_time(self.beside_->cpu_clock_);
@@ -149,20 +149,41 @@ bool lane_gate::has_kept_out(const visitor& inside, const visitor& other,
   return waited >= long_wait && cpu_time(inside.cpu_clock_) - other.cpu_time_beside_ >= waited / 2;
 }
 
-// A job that lets go of the lane for a moment may wait for it for long, as for the GIL where another thread
-// computes. A new stay begins.
-bool lane_gate::has_mostly_waited(visitor& self, clock::time_point now) noexcept {
-  const auto cpu_time_now = cpu_time(CLOCK_THREAD_CPUTIME_ID);
-  const bool has_waited = cpu_time_now - self.cpu_time_before_stay_ < (now - self.stay_began_) / 2;
-  self.stay_began_ = now;
-  self.cpu_time_before_stay_ = cpu_time_now;
-  if (!has_waited) return false;
+// A job that lets go of the lane for a moment may wait long for its way back, as for the GIL beside a thread
+// that computes. Then nobody else needs a gap, and the way out and in again would take as long. Workers that
+// are not inside all the time, on a busy machine, say, must not be mistaken for such.
+bool lane_gate::had_others_the_lane(visitor& self, clock::time_point now) noexcept {
+  constexpr int hardly_any = 8;
   const std::lock_guard held(mutex_);
-  if (inside_ == 1 && is_gap_due(now)) {
-    stay_began_ = now;
-    next_gap_.store(now + period, std::memory_order_relaxed);
-  }
+  if (cpu_time_since_gap() * hardly_any > now - stay_began_) return false;
+  begin_stay(now);
+  self.stay_began_ = now;
   return true;
+}
+
+// Under mutex_.
+void lane_gate::remove_from_inside(const visitor& self) noexcept {
+  visitor** link = &first_inside_;
+  while (*link != &self) link = &(*link)->next_inside_;
+  *link = self.next_inside_;
+  cpu_time_of_those_gone_ += cpu_time(self.cpu_clock_) - self.cpu_time_at_gap_;
+}
+
+// Under mutex_. Of all workers in the lane.
+clock::duration lane_gate::cpu_time_since_gap() const noexcept {
+  clock::duration sum = cpu_time_of_those_gone_;
+  for (const visitor* each = first_inside_; each != nullptr; each = each->next_inside_)
+    sum += cpu_time(each->cpu_clock_) - each->cpu_time_at_gap_;
+  return sum;
+}
+
+// Under mutex_.
+void lane_gate::begin_stay(clock::time_point now) noexcept {
+  stay_began_ = now;
+  next_gap_.store(now + period, std::memory_order_relaxed);
+  cpu_time_of_those_gone_ = {};
+  for (visitor* each = first_inside_; each != nullptr; each = each->next_inside_)
+    each->cpu_time_at_gap_ = cpu_time(each->cpu_clock_);
 }
 
 void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
@@ -175,10 +196,10 @@ void lane_gate::leave(visitor& self, bool somebody_waits) noexcept {
           now + std::clamp<clock::duration>((now - stay_began_) / stays_per_gap, gap, longest_gap);
       stays_without_gap_ = 0;
     }
-    stay_began_ = std::max(now, closed_until_);
-    next_gap_.store(stay_began_ + period, std::memory_order_relaxed);
+    begin_stay(std::max(now, closed_until_));
   }
   if (--inside_ == 0) empty_since_ = now;
+  remove_from_inside(self);
   if (is_inside(self.beside_)) {
     lane_sharing* const kind = self.beside_->kind_of_job_.load(std::memory_order_relaxed);
     if (kind != nullptr && has_shared(*self.beside_, self, now - self.entered_)) kind->learn(true);

@@ -56,10 +56,10 @@ class lane_gate {
     clock::duration cpu_time_beside_{};  // when this one passed, then when it entered
     clock::time_point passed_;
     clock::time_point entered_;
+    clock::duration cpu_time_at_gap_{};  // or when it entered
+    visitor* next_inside_ = nullptr;
 
-    // The worker's own:
-    clock::time_point stay_began_;
-    clock::duration cpu_time_before_stay_{};
+    clock::time_point stay_began_;  // the worker's own
   };
 
   // Calls `enter_lane()` when it is the visitor's turn, or it is let in beside another one.
@@ -84,11 +84,11 @@ class lane_gate {
   }
 
   // Whether the visitor has to leave the lane before the next job: for a gap, after a stay of its own during
-  // which another one's gap has been, or without the turn. Not where it has used less than half of its stay:
-  // the others had the rest.
+  // which another one's gap has been, or without the turn. Not where the lane has mostly been others' since
+  // the last gap.
   bool is_stay_over(visitor& self, clock::time_point now) noexcept {
-    const bool is_over = !self.has_turn() || is_gap_due(now) || now - self.stay_began_ >= period;
-    return is_over && !has_mostly_waited(self, now);
+    if (is_gap_due(now) && had_others_the_lane(self, now)) return false;
+    return !self.has_turn() || is_gap_due(now) || now - self.stay_began_ >= period;
   }
 
   // Whether workers have to leave the lane before the next job.
@@ -105,7 +105,10 @@ class lane_gate {
   void pass_beside(visitor& self) noexcept;
   void take_turn(visitor& self) noexcept;
   void has_entered(visitor& self, clock::duration waited) noexcept;
-  bool has_mostly_waited(visitor& self, clock::time_point now) noexcept;
+  bool had_others_the_lane(visitor& self, clock::time_point now) noexcept;
+  clock::duration cpu_time_since_gap() const noexcept;
+  void begin_stay(clock::time_point now) noexcept;
+  void remove_from_inside(const visitor& self) noexcept;
   void free_turn_of(visitor& self) noexcept;
   bool is_inside(const visitor* beside) const noexcept;
   bool has_shared(const visitor& inside, const visitor& beside, clock::duration visit) const noexcept;
@@ -120,6 +123,8 @@ class lane_gate {
   visitor* first_ = nullptr;      // of the queue
   visitor* last_ = nullptr;
   unsigned inside_ = 0;  // or entering
+  visitor* first_inside_ = nullptr;
+  clock::duration cpu_time_of_those_gone_{};  // since the last gap
   std::uint64_t turns_ = 0;
   clock::time_point empty_since_{};
   clock::time_point closed_until_{};

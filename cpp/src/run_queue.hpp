@@ -69,6 +69,7 @@ class run_queue {
 
   // Whether what waits is worth waking one more worker, who costs about as much as `worth_a_wake_up` of work.
   // Taken from the next job as a typical one. Short jobs in a lane are not, if they would only queue for it.
+  // Of a worker that is at a short portion: behind a longer job, another one is called in any case.
   bool is_worth_another_worker() const noexcept;
 
  private:

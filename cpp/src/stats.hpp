@@ -60,8 +60,9 @@ struct pool_stats {
   std::uint64_t cancelled = 0;  // withdrawn while they waited, or unwanted when they ended
   std::uint64_t pending = 0;
   std::uint64_t running = 0;
-  std::uint64_t rejected = 0;    // never accepted: the pool was full or closed
-  std::uint64_t late_calls = 0;  // of workers, by the sentinel, for jobs that nobody else had called one for
+  std::uint64_t rejected = 0;  // never accepted: the pool was full or closed
+  std::uint64_t late_calls =
+      0;  // by the sentinel, for jobs that stood behind no other and had waited for long
   histogram::snapshot wait_time;
   histogram::snapshot run_time;
   std::vector<std::chrono::nanoseconds> worker_busy;  // time each worker has spent running jobs

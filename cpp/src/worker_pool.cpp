@@ -424,6 +424,7 @@ void worker_pool::start_trace(std::size_t limit) {
 }
 
 std::vector<span_log::content> worker_pool::stop_trace() {
+  const std::lock_guard lock(mutex_);  // a thread may start meanwhile
   is_traced_.store(false, std::memory_order_relaxed);
   std::vector<span_log::content> by_worker;
   by_worker.reserve(workers());
@@ -782,7 +783,7 @@ void worker_pool::sentinel_tick() noexcept {
       work = reserve_worker_for_backlog();
       // Not where its submitter is just about to call one.
       const bool is_late = queue_.has_from(clock::now() - clock::duration(sentinel_period) / 4);
-      if (work && is_late && !found.any) late_calls_.fetch_add(1, std::memory_order_relaxed);
+      if (work && is_late && !found.any_searching) late_calls_.fetch_add(1, std::memory_order_relaxed);
       waiting = queue_.size();
     }
     if (sentinel_runs_.load(std::memory_order_relaxed)) sentinel_timer_->expire_after(sentinel_period);
@@ -803,7 +804,7 @@ worker_pool::stuck worker_pool::recover_stuck_portions() noexcept {
     const std::uint64_t started = each->counters.started.load(std::memory_order_relaxed);
     const bool same_job = std::exchange(each->started_at_last_tick, started) == started;
     if (same_job && each->is_busy.load(std::memory_order_relaxed)) {
-      found.any = found.any || each->searching;
+      found.any_searching = found.any_searching || each->searching;
       stop_searching(*each);
       job_list behind = take_rest(*each);
       found.recovered += behind.size();

@@ -206,9 +206,9 @@ class worker_pool final : private worker_threads::guest {
   void get_sentinel() noexcept;
   void sentinel_tick() noexcept;
   struct stuck {
-    bool any = false;           // that counted as searching
-    std::size_t recovered = 0;  // jobs
-    bool watched = false;       // there are workers to watch
+    bool any_searching = false;  // workers that counted so
+    std::size_t recovered = 0;   // jobs
+    bool watched = false;        // there are workers to watch
   };
   stuck recover_stuck_portions() noexcept;
   std::uint64_t started() const noexcept;

@@ -22,7 +22,8 @@ namespace offgil {
 // Thread-safe. Only start_first(), wait_until_ended() and the destructor block.
 class worker_threads {
  public:
-  // Called on the threads, without any lock, but for the first.
+  // Called on the threads, without any lock; but before_thread_start() with our mutex: who has a mutex of the
+  // guest's that it takes must not call us.
   class guest {
    public:
     virtual ~guest() = default;

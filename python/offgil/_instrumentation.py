@@ -17,7 +17,7 @@ def put_around(found: Any, submit: Submit) -> Submit | None:
     standard method itself, or does not show where it keeps it: wrappers made with wrapt do, as
     OpenTelemetry's, and functions that have it in their closure, as Sentry's.
     """
-    return None if _is_standard(found) else _rebuilt(found, submit)
+    return None if _is_standard(found) else _Rebuilding(submit).of(found)
 
 
 def _is_standard(found: Any) -> bool:
@@ -28,43 +28,59 @@ def _is_standard(found: Any) -> bool:
     )
 
 
-def _rebuilt(found: Any, submit: Submit) -> Submit | None:
-    if _is_standard(found):
-        return submit
-    if hasattr(found, "_self_wrapper"):
-        return _rebuilt_of_wrapt(found, submit)
-    if type(found) is FunctionType:
-        return _rebuilt_of_function(found, submit)
-    return None
+def _is_of_wrapt(found: Any) -> bool:
+    """Whether it is a wrapper of wrapt's, or of a copy of wrapt; other proxies are not asked."""
+    names = ("FunctionWrapper", "BoundFunctionWrapper")
+    return any(each.__name__ in names for each in type(found).__mro__)
 
 
-def _rebuilt_of_wrapt(found: Any, submit: Submit) -> Submit | None:
-    inner, wrapper = _rebuilt(found.__wrapped__, submit), found._self_wrapper
-    if inner is None:
+class _Rebuilding:
+    """Looks for the standard method inside of wrappers, each of which it looks into once."""
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._seen: set[int] = set()
+
+    def of(self, found: Any) -> Submit | None:
+        """Return `found` with ours in the place of the standard method; None without that."""
+        if _is_standard(found):
+            return self._submit
+        if id(found) in self._seen:
+            return None
+        self._seen.add(id(found))
+        if _is_of_wrapt(found):
+            return self._of_wrapt(found)
+        if type(found) is FunctionType:
+            return self._of_function(found)
         return None
 
-    def submit_by_wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return wrapper(MethodType(inner, self), self, args, kwargs)
+    def _of_wrapt(self, found: Any) -> Submit | None:
+        inner, wrapper = self.of(found.__wrapped__), found._self_wrapper
+        if inner is None:
+            return None
 
-    return submit_by_wrapper
+        def submit_by_wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return wrapper(MethodType(inner, self), self, args, kwargs)
 
+        return submit_by_wrapper
 
-def _rebuilt_of_function(found: FunctionType, submit: Submit) -> Submit | None:
-    """Return a copy of the function that has ``submit`` where its closure has the standard one."""
-    cells = [_rebuilt_cell(cell, submit) for cell in found.__closure__ or ()]
-    if not any(cells):
-        return None
-    closure = tuple(new or old for new, old in zip(cells, found.__closure__ or (), strict=True))
-    made = FunctionType(
-        found.__code__, found.__globals__, found.__name__, found.__defaults__, closure
-    )
-    made.__kwdefaults__ = found.__kwdefaults__
-    return made
+    def _of_function(self, found: FunctionType) -> Submit | None:
+        """Return a copy whose closure has ours where that of the function has the standard one."""
+        cells = found.__closure__ or ()
+        rebuilt = [self._of_cell(cell) for cell in cells]
+        if not any(rebuilt):
+            return None
+        closure = tuple(new or old for new, old in zip(rebuilt, cells, strict=True))
+        made = FunctionType(
+            found.__code__, found.__globals__, found.__name__, found.__defaults__, closure
+        )
+        made.__kwdefaults__ = found.__kwdefaults__
+        return made
 
-
-def _rebuilt_cell(cell: CellType, submit: Submit) -> CellType | None:
-    try:
-        inner = _rebuilt(cell.cell_contents, submit)
-    except ValueError:  # it is empty
-        return None
-    return None if inner is None else CellType(inner)
+    def _of_cell(self, cell: CellType) -> CellType | None:
+        try:
+            contents = cell.cell_contents
+        except ValueError:  # it is empty
+            return None
+        inner = self.of(contents)
+        return None if inner is None else CellType(inner)

@@ -56,7 +56,7 @@ class PoolStats:
     batches: int
     """Times finished jobs were delivered, any number at once."""
     late_calls: int
-    """Times a timer called a worker for jobs for which nobody else had."""
+    """Times a timer called a worker for jobs that had waited for 0.25 ms, behind no other."""
     inline_wakeups: int
     """Callbacks, mostly the wake-ups of awaiting tasks, that ran during a delivery."""
     forwarded_callbacks: int

@@ -50,4 +50,9 @@ class Trace:
         traceback: TracebackType | None,
     ) -> None:
         write = self._stop()
-        await asyncio.to_thread(write, self._path)
+        try:
+            writing = asyncio.get_running_loop().run_in_executor(None, write, self._path)
+        except RuntimeError:  # the default executor has been shut down
+            write(self._path)
+        else:
+            await writing

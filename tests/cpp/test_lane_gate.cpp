@@ -196,26 +196,27 @@ clock::duration own_cpu_time() {
   return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
 }
 
-TEST(lane_gate, lets_one_stay_who_has_mostly_waited) {
+TEST(lane_gate, has_no_gap_due_while_others_have_the_lane) {
   lane_gate gate;
   visitor self;
   gate.enter(self, at_once);
   const auto begin = clock::now();
-  EXPECT_FALSE(gate.is_stay_over(self, begin + 3 * lane_gate::period));
-  const auto computed = own_cpu_time() + 2 * lane_gate::period;
+  EXPECT_FALSE(gate.is_stay_over(self, begin + 30 * lane_gate::period));
+  const auto computed = own_cpu_time() + lane_gate::period;
   while (own_cpu_time() < computed) continue;
-  EXPECT_TRUE(gate.is_stay_over(self, begin + 6 * lane_gate::period));
+  EXPECT_TRUE(gate.is_stay_over(self, begin + 32 * lane_gate::period));
   gate.leave(self, false);
 }
 
-TEST(lane_gate, lets_one_stay_without_the_turn_who_has_mostly_waited) {
+TEST(lane_gate, lets_a_visitor_without_the_turn_stay_while_others_have_the_lane) {
   one_inside scene;
   scene.gate.give_up_turn(scene.inside);
   const auto begin = clock::now();
-  EXPECT_FALSE(scene.gate.is_stay_over(scene.inside, begin + lane_gate::period));
+  EXPECT_TRUE(scene.gate.is_stay_over(scene.inside, begin));
+  EXPECT_FALSE(scene.gate.is_stay_over(scene.inside, begin + 30 * lane_gate::period));
   const auto computed = own_cpu_time() + lane_gate::period;
   while (own_cpu_time() < computed) continue;
-  EXPECT_TRUE(scene.gate.is_stay_over(scene.inside, begin + 2 * lane_gate::period));
+  EXPECT_TRUE(scene.gate.is_stay_over(scene.inside, begin + 32 * lane_gate::period));
   scene.gate.leave(scene.inside, false);
 }
 
