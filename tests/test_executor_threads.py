@@ -360,10 +360,11 @@ FORK = """
     warnings.simplefilter("ignore", DeprecationWarning)  # os.fork with threads
     over = threading.Event()
 
-    def fork(after):
+    def fork(after, in_child=lambda: None):
         time.sleep(after)
         pid = os.fork()
         if pid == 0:
+            in_child()
             os._exit(0)
         give_up = time.monotonic() + 3
         while os.waitpid(pid, os.WNOHANG)[0] == 0:
@@ -403,11 +404,16 @@ def test_a_fork_while_allocations_are_traced(only_ours: Kind) -> None:
         FORK
         + """
     import tracemalloc
+
+    def use_another():
+        with offgil.ThreadPoolExecutor(1) as another:
+            assert another.submit(abs, -1).result(5) == 1
+
     tracemalloc.start()
     for i in range(20):
         executor = offgil.ThreadPoolExecutor(2)
         executor.submit(abs, 1)
-        fork(0.0001 * (i % 4))
+        fork(0.0001 * (i % 4), in_child=use_another)
         executor.shutdown()
     """
     )

@@ -178,6 +178,25 @@ def test_a_wrapper_that_does_not_show_what_it_wraps(only_ours: Kind) -> None:
     assert called == []
 
 
+def test_a_wrapper_that_is_switched_off(kind: Kind) -> None:
+    """As wrapt has it."""
+    is_on = False
+
+    def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        return wrapped(carrying(args[0]), *args[1:], **kwargs)
+
+    before = vars(ThreadPoolExecutor)["submit"]
+    wrapped = wrapt.FunctionWrapper(before, wrapper, enabled=lambda: is_on)
+    setattr(ThreadPoolExecutor, "submit", wrapped)  # noqa: B010
+    try:
+        with kind.new(1) as executor:
+            assert executor.submit(look).result(LIMIT) == "none"
+            is_on = True
+            assert executor.submit(look).result(LIMIT) == "mine"
+    finally:
+        setattr(ThreadPoolExecutor, "submit", before)  # noqa: B010
+
+
 def test_opentelemetry(kind: Kind) -> None:
     """Its ThreadingInstrumentor, with the real thing."""
     context = pytest.importorskip("opentelemetry.context")

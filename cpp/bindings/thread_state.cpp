@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <chrono>
+#include <memory>
 #include <mutex>
 #include <utility>
 
@@ -15,21 +16,27 @@ namespace {
 // not.
 #if PY_VERSION_HEX < 0x030C0000
 std::timed_mutex no_fork_meanwhile;
-bool fork_has_it = false;  // guarded by the mutex
+thread_local bool this_fork_has_it = false;
 
 // tracemalloc takes the GIL for each allocation, that of a state as well: the thread that makes one may wait
 // for the thread that forks.
 void begin_fork() {
   constexpr std::chrono::milliseconds longer_than_it_takes{50};
-  fork_has_it = no_fork_meanwhile.try_lock_for(longer_than_it_takes);
+  this_fork_has_it = no_fork_meanwhile.try_lock_for(longer_than_it_takes);
 }
 
 void end_fork() {
-  if (std::exchange(fork_has_it, false)) no_fork_meanwhile.unlock();
+  if (std::exchange(this_fork_has_it, false)) no_fork_meanwhile.unlock();
+}
+
+// The thread that has the mutex may not be in the child.
+void end_fork_in_child() {
+  this_fork_has_it = false;
+  std::construct_at(&no_fork_meanwhile);
 }
 
 // When the library is loaded, as in fork.cpp.
-[[maybe_unused]] const int registered = ::pthread_atfork(&begin_fork, &end_fork, &end_fork);
+[[maybe_unused]] const int registered = ::pthread_atfork(&begin_fork, &end_fork, &end_fork_in_child);
 
 PyThreadState* make() noexcept {
   const std::lock_guard lock(no_fork_meanwhile);

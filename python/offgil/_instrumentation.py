@@ -60,6 +60,9 @@ class _Rebuilding:
             return None
 
         def submit_by_wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            enabled = getattr(found, "_self_enabled", None)  # a bool, or a callable
+            if enabled is not None and not (enabled() if callable(enabled) else enabled):
+                return inner(self, *args, **kwargs)
             return wrapper(MethodType(inner, self), self, args, kwargs)
 
         return submit_by_wrapper
