@@ -1,10 +1,18 @@
-// clock.hpp - the one clock of the engine.
+// clock.hpp - the one clock of the engine, and what a thread uses of a CPU.
 #pragma once
 
 #include <chrono>
+#include <ctime>
 
 namespace offgil {
 
 using clock = std::chrono::steady_clock;
+
+// What the calling thread has used of a CPU.
+inline clock::duration cpu_time_of_this_thread() noexcept {
+  timespec used{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
 
 }  // namespace offgil

@@ -6,7 +6,6 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <ctime>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -190,20 +189,14 @@ TEST(lane_gate, has_a_gap_due_after_a_period_in_the_lane) {
   gate.leave(self, true);
 }
 
-clock::duration own_cpu_time() {
-  timespec used{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
-}
-
 TEST(lane_gate, has_no_gap_due_while_others_have_the_lane) {
   lane_gate gate;
   visitor self;
   gate.enter(self, at_once);
   const auto begin = clock::now();
   EXPECT_FALSE(gate.is_stay_over(self, begin + 30 * lane_gate::period));
-  const auto computed = own_cpu_time() + lane_gate::period;
-  while (own_cpu_time() < computed) continue;
+  const auto computed = cpu_time_of_this_thread() + lane_gate::period;
+  while (cpu_time_of_this_thread() < computed) continue;
   EXPECT_TRUE(gate.is_stay_over(self, begin + 32 * lane_gate::period));
   gate.leave(self, false);
 }
@@ -214,8 +207,8 @@ TEST(lane_gate, lets_a_visitor_without_the_turn_stay_while_others_have_the_lane)
   const auto begin = clock::now();
   EXPECT_TRUE(scene.gate.is_stay_over(scene.inside, begin));
   EXPECT_FALSE(scene.gate.is_stay_over(scene.inside, begin + 30 * lane_gate::period));
-  const auto computed = own_cpu_time() + lane_gate::period;
-  while (own_cpu_time() < computed) continue;
+  const auto computed = cpu_time_of_this_thread() + lane_gate::period;
+  while (cpu_time_of_this_thread() < computed) continue;
   EXPECT_TRUE(scene.gate.is_stay_over(scene.inside, begin + 32 * lane_gate::period));
   scene.gate.leave(scene.inside, false);
 }
