@@ -32,16 +32,11 @@ constexpr unsigned most_stays_without_gap = 3;
 constexpr int stays_per_gap = 32;
 constexpr clock::duration longest_gap = 1ms;
 
-clock::duration cpu_time(clockid_t clock_of_thread) noexcept {
-  timespec used{};
-  ::clock_gettime(clock_of_thread, &used);
-  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
-}
-
 }  // namespace
 
 void lane_gate::wait_for_turn(visitor& self) noexcept {
   lock held(mutex_);
+  ::pthread_getcpuclockid(::pthread_self(), &self.cpu_clock_);
   self.next_ = nullptr;
   (first_ == nullptr ? first_ : last_->next_) = &self;
   last_ = &self;
@@ -113,7 +108,6 @@ void lane_gate::take_turn(visitor& self) noexcept {
   holder_ = &self;
   self.has_turn_.store(true, std::memory_order_relaxed);
   self.turn_began_ = clock::now();
-  ::pthread_getcpuclockid(::pthread_self(), &self.cpu_clock_);
 }
 
 void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
@@ -121,7 +115,6 @@ void lane_gate::has_entered(visitor& self, clock::duration waited) noexcept {
   self.is_entering_ = false;
   if (passing_ == &self) passing_ = nullptr;
   self.entered_ = self.stay_began_ = clock::now();
-  ::pthread_getcpuclockid(::pthread_self(), &self.cpu_clock_);
   self.cpu_time_at_gap_ = cpu_time(self.cpu_clock_);
   self.next_inside_ = std::exchange(first_inside_, &self);
   if (!is_inside(self.beside_)) return;
