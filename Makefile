@@ -9,7 +9,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps deps-tests deps-service build demo test test-quick test-cpp test-python soak conformance lint format bench loadtest peers \
+.PHONY: help deps deps-pythons deps-tests deps-service build demo test test-compilers test-quick test-cpp test-python soak conformance lint format bench loadtest peers \
 	service clean
 
 help:  ## this list
@@ -21,6 +21,9 @@ help:  ## this list
 deps:  ## install the system packages that the build needs, or say how
 	@.ci/system-packages
 
+deps-pythons:  ## make a folder with Python 3.14 and 3.15, outside this one, for the tests (Debian's sid, 1.3 GB)
+	@.ci/debian-sid make
+
 deps-tests:
 	@.ci/system-packages --with-tests
 
@@ -30,7 +33,7 @@ build: deps  ## build offgil and install it in .venv
 demo: build  ## see it work: the two articles' tables and 20 000 small jobs, on this machine
 	@.venv/bin/python -m offgil demo $(DEMO_ARGS)
 
-test: deps-tests  ## all checks: lint, C++ (plain and under sanitizers), Python 3.11, 3.12 and 3.13
+test: deps-tests  ## all checks: lint, C++ (plain and under sanitizers), Python 3.11 to 3.15 where they are found
 	@$(PYTHON) .ci/check.py lint cpp python
 
 test-quick: deps  ## the Python tests, once, on the interpreter of .venv
@@ -41,6 +44,10 @@ test-cpp: deps-tests  ## the C++ tests: plain, ThreadSanitizer, AddressSanitizer
 
 test-python: deps  ## the Python tests on every interpreter found; on the oldest and newest also in asyncio debug mode
 	@$(PYTHON) .ci/check.py python
+
+test-compilers: deps-tests deps-pythons  ## the C++ tests and the extension with g++ here, and g++ and clang of Debian's sid
+	@.ci/debian-sid add clang libgtest-dev
+	@$(PYTHON) .ci/check.py compilers
 
 soak: deps  ## leave and fork the interpreter from every state, fifty times each, on every interpreter found
 	@$(PYTHON) .ci/check.py soak

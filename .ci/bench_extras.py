@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import environment
@@ -41,7 +40,7 @@ def main() -> None:
 
 def peers() -> None:
     environment.ensure(VENV, environment.current(), {"bench"})
-    wanted = requirements("peers")
+    wanted = environment.requirements(["peers"])
     # All at once agree on their dependencies; one by one, those that can come do.
     if pip(*wanted):
         for requirement in wanted:
@@ -57,12 +56,6 @@ def service() -> None:
     environment.ensure(VENV, environment.current(), {"bench", "service"})
     if why := install(ROOT / "bench" / "service" / "native", "--no-build-isolation"):
         raise Unusable(f"bench/service/native does not build: {why}")
-
-
-def requirements(extra: str) -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted: list[str] = project["optional-dependencies"][extra]
-    return wanted
 
 
 def install(project: Path, *options: str) -> str:

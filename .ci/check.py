@@ -9,6 +9,9 @@ python   the Python tests on every interpreter found; on the oldest and the newe
 soak     the exit and fork tests fifty times over, on every interpreter found
 conformance
          CPython's own executor tests twenty times over, on every interpreter found
+compilers
+         the C++ tests and the extension with the compiler here, and with sid's g++ and clang,
+         beside its newer Boost
 quick    the Python tests once, on the interpreter that runs this
 format   not a check: rewrite the sources as lint wants them
 
@@ -36,7 +39,7 @@ from typing import IO, NamedTuple
 import environment
 from environment import ROOT, VENV, Interpreter, Unusable, python_of
 
-MINORS = ("3.11", "3.12", "3.13")
+MINORS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 # Seconds. A test has its own limit; this one is for a hang outside of tests, as at exit.
 STEP_LIMIT = 900.0
 
@@ -45,11 +48,13 @@ SANITIZER_OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
 }
+COMPILER = os.environ.get("CXX", "g++")
 # Above this mmap_rnd_bits, compilers from before 2024 find no place for ThreadSanitizer's shadow.
 TSAN_MOST_RANDOM_BITS = 28
 
 
 Step = Callable[[], None]
+Command = tuple[str, ...]
 
 
 class Failed(Exception):
@@ -67,6 +72,7 @@ class Report:
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
+        self.start = time.monotonic()
 
     def step(self, name: str, action: Step) -> bool:
         print(f"\n== {name}", flush=True)
@@ -121,7 +127,11 @@ class Report:
         print("\nSummary")
         for mark, step, note in self.outcomes:
             print(f"  {mark:<5}{step:<{width}}  {note}")
-        print("FAILED" if self.failed else "all passed", flush=True)
+        minutes, seconds = divmod(round(time.monotonic() - self.start), 60)
+        print(
+            f"{'FAILED' if self.failed else 'all passed'} after {minutes} min {seconds} s",
+            flush=True,
+        )
 
 
 # What `run` waits for.
@@ -210,23 +220,53 @@ def cpp(report: Report, _: Interpreter) -> None:
     report.step("C++ tests, ASan and UBSan", partial(cpp_tests, "cpp-address", "address,undefined"))
 
 
-def cpp_tests(tree: str, sanitizer: str) -> None:
+def compilers(report: Report, here: Interpreter) -> None:
+    try:
+        newest = find_interpreter(MINORS[-1])
+    except Unusable as why:
+        report.skip("compilers of Debian's sid", str(why))
+        newest = here
+    for python in dict.fromkeys((here, newest)):
+        venv = VENV if python is here else ROOT / ".venvs" / python.minor
+        name = f"Python {python.release}"
+        if not report.step(f"{name}: build", partial(prepare, venv, python, "test")):
+            continue
+        for compiler in ("g++", "clang++") if python.launcher else (COMPILER,):
+            tree = f"{compiler.rstrip('+')}-{python.minor}"
+            build = partial(cpp_tests, tree, "", python.launcher, python_of(venv), compiler)
+            report.step(f"C++ tests and extension, {compiler} for {name}", build)
+
+
+def cpp_tests(
+    tree: str,
+    sanitizer: str,
+    launcher: Command = (),
+    python: Path | None = None,
+    compiler: str = COMPILER,
+) -> None:
+    """Build the C++ tests, with a Python the extension as well, and run them."""
     build = f"build/{tree}"
     # With sanitizers, optimising takes most of the time that the step has.
     flags = "-O1 -g1" if sanitizer else "-O2 -g"
+    extension_options = ["-DOFFGIL_BUILD_PYTHON=OFF"]
+    if python is not None:
+        where = [*launcher, str(python), "-m", "pybind11", "--cmakedir"]
+        pybind11 = subprocess.run(where, capture_output=True, text=True, check=True).stdout.strip()
+        extension_options = [f"-DPython_EXECUTABLE={python}", f"-Dpybind11_DIR={pybind11}"]
     run(
-        *("cmake", "-S", ".", "-B", build, "-G", "Ninja", "--log-level=WARNING"),
+        *(*launcher, "cmake", "-S", ".", "-B", build, "-G", "Ninja", "--log-level=WARNING"),
+        f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
         f"-DCMAKE_CXX_FLAGS_RELWITHDEBINFO={flags}",
-        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
-        "-DOFFGIL_BUILD_PYTHON=OFF",
+        f"-DCMAKE_COMPILE_WARNING_AS_ERROR={environment.warnings_are_errors():d}",
+        *extension_options,
         "-DOFFGIL_BUILD_TESTS=ON",
         f"-DOFFGIL_SANITIZE={sanitizer}",
     )
-    run("cmake", "--build", build, "--parallel", str(environment.jobs()))
+    run(*launcher, "cmake", "--build", build, "--parallel", str(environment.jobs()))
     prefix = fixed_addresses() if sanitizer == "thread" else []
     ctest = ("ctest", "--test-dir", build, "--output-on-failure", "--no-tests=error")
-    run(*prefix, *ctest, env=SANITIZER_OPTIONS)
+    run(*launcher, *prefix, *ctest, env=SANITIZER_OPTIONS)
 
 
 def fixed_addresses() -> list[str]:
@@ -261,33 +301,33 @@ def python(report: Report, here: Interpreter) -> None:
     # Debug mode takes longest, so it begins; on the oldest and the newest Python only.
     in_debug_mode = {"PYTHONASYNCIODEBUG": "1"}
     runs = {
-        f"{name}: pytest, asyncio debug": partial(pytest, venv, in_debug_mode)
-        for name, venv in (found if len(found) < 3 else (found[0], found[-1]))
+        f"{name}: pytest, asyncio debug": partial(pytest, python, in_debug_mode)
+        for name, python in (found if len(found) < 3 else (found[0], found[-1]))
     }
-    runs |= {f"{name}: pytest": partial(pytest, venv, {}) for name, venv in found}
+    runs |= {f"{name}: pytest": partial(pytest, python, {}) for name, python in found}
     report.steps_in_turn(runs)
 
 
-def pytest(venv: Path, env: dict[str, str], output: IO[bytes]) -> None:
-    run(python_of(venv), "-m", "pytest", "-p", "no:cacheprovider", env=env, output=output)
+def pytest(python: Command, env: dict[str, str], output: IO[bytes]) -> None:
+    run(*python, "-m", "pytest", "-p", "no:cacheprovider", env=env, output=output)
 
 
 def soak(report: Report, here: Interpreter) -> None:
-    for name, venv in environments(report, here):
-        pytest = partial(run, python_of(venv), "-m", "pytest", "tests/test_exit.py")
+    for name, python in environments(report, here):
+        pytest = partial(run, *python, "-m", "pytest", "tests/test_exit.py")
         report.step(f"{name}: exit and fork", partial(pytest, env={"OFFGIL_EXIT_REPEATS": "50"}))
 
 
 def conformance(report: Report, here: Interpreter) -> None:
-    for name, venv in environments(report, here):
-        suite = partial(run, python_of(venv), "tests/conformance/run.py")
+    for name, python in environments(report, here):
+        suite = partial(run, *python, "tests/conformance/run.py")
         report.step(f"{name}: CPython's executor tests", suite)
 
 
 def environments(
     report: Report, here: Interpreter, *extras_here: str
-) -> Iterator[tuple[str, Path]]:
-    """Name and environment of every interpreter found, with offgil and its tests' needs in it.
+) -> Iterator[tuple[str, Command]]:
+    """Name and Python of every interpreter found, with offgil and its tests' needs installed.
 
     `extras_here` come on top for the interpreter that runs this.
     """
@@ -301,17 +341,20 @@ def environments(
         name = f"Python {interpreter.release}"
         extras = ("test", *(extras_here if interpreter is here else ()))
         if report.step(f"{name}: build", partial(prepare, venv, interpreter, *extras)):
-            yield name, venv
+            yield name, (*interpreter.launcher, str(python_of(venv)))
         else:
             report.skip(f"{name}: tests", "not run")
 
 
 def find_interpreter(minor: str) -> Interpreter:
-    """The newest usable CPython of a minor version: pyenv's, else PATH's; raises Unusable."""
+    """The newest usable CPython of a minor version; raises Unusable.
+
+    Of pyenv, else on the PATH, else in the folder that 'make deps-pythons' makes.
+    """
     why = Unusable(f"no python{minor} found")
-    for command in candidates(minor):
+    for launcher, command in candidates(minor):
         try:
-            interpreter = environment.probe(command)
+            interpreter = environment.probe(command, launcher)
         except Unusable as problem:  # such as pyenv's stand-in for a version that is not chosen
             why = problem
             continue
@@ -320,13 +363,17 @@ def find_interpreter(minor: str) -> Interpreter:
     raise why
 
 
-def candidates(minor: str) -> Iterator[str]:
+def candidates(minor: str) -> Iterator[tuple[Command, str]]:
     root = os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv")
     installed = Path(root, "versions").glob(f"{minor}.*/bin/python")
-    yield from map(str, sorted(installed, key=patch_number, reverse=True))
+    for command in sorted(installed, key=patch_number, reverse=True):
+        yield (), str(command)
     on_path = shutil.which(f"python{minor}")
     if on_path:
-        yield on_path
+        yield (), on_path
+    in_sid = (str(ROOT / ".ci" / "debian-sid"), "run")
+    if subprocess.run([*in_sid, f"python{minor}", "-V"], capture_output=True).returncode == 0:
+        yield in_sid, f"python{minor}"
 
 
 def patch_number(command: Path) -> int:
@@ -346,6 +393,7 @@ GROUPS = {
     "cpp": cpp,
     "python": python,
     "soak": soak,
+    "compilers": compilers,
     "conformance": conformance,
     "quick": quick,
     "format": rewrite,

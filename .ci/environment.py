@@ -13,14 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST = (3, 11)
+WARNING_FREE_GCC = "12"
 
 # What the installed package is made of. Documents and by-products inside these do not count.
 SOURCES = ("pyproject.toml", "CMakeLists.txt", "cmake", "cpp", "python")
@@ -48,6 +51,7 @@ class Interpreter(NamedTuple):
     version: tuple[int, int, int]
     executable: str  # of the installation, also when it was found through an environment
     identity: str
+    launcher: tuple[str, ...] = ()  # stands before a command that is to run on its system
 
     @property
     def minor(self) -> str:
@@ -58,12 +62,15 @@ class Interpreter(NamedTuple):
         return ".".join(map(str, self.version))
 
 
-def probe(command: str) -> Interpreter:
+def probe(command: str, launcher: tuple[str, ...] = ()) -> Interpreter:
     """Run an interpreter and see whether it can build and hold offgil; raises Unusable."""
     try:
         # Not from the project's folder: a version file there must not choose for a shim.
         done = subprocess.run(
-            [command, "-I", "-c", PROBE], capture_output=True, stdin=subprocess.DEVNULL, timeout=60
+            [*launcher, command, "-I", "-c", PROBE],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
         )
         version, executable, identity, lacks = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
@@ -73,7 +80,7 @@ def probe(command: str) -> Interpreter:
     major, minor, micro = version
     if (major, minor) < OLDEST:
         raise Unusable(f"{command} is Python {major}.{minor}, offgil needs 3.11 or newer")
-    return Interpreter((major, minor, micro), executable, identity)
+    return Interpreter((major, minor, micro), executable, identity, launcher)
 
 
 def python_of(venv: Path) -> Path:
@@ -88,7 +95,7 @@ def ensure(venv: Path, interpreter: Interpreter, extras: set[str]) -> None:
     state_file = venv / "offgil-build.json"
     state = _read_state(state_file)
     if not _belongs_to(venv, interpreter):
-        _run([interpreter.executable, "-m", "venv", "--clear", str(venv)])
+        _run([*interpreter.launcher, interpreter.executable, "-m", "venv", "--clear", str(venv)])
         state = {}
 
     wanted: dict[str, Any] = {
@@ -104,16 +111,18 @@ def ensure(venv: Path, interpreter: Interpreter, extras: set[str]) -> None:
         flush=True,
     )
     state_file.unlink(missing_ok=True)
-    pip = [str(python_of(venv)), "-m", "pip", "install", "--quiet"]
-    _run([*pip, *_build_requirements()])
+    pip = [*interpreter.launcher, str(python_of(venv)), "-m", "pip", "install", "--quiet"]
+    # First what offgil needs: where there is no wheel of something, it is built in isolation.
+    build_requirements = _pyproject()["build-system"]["requires"]
+    _run([*pip, *build_requirements, *requirements(wanted["extras"])])
     # Isolation would give pybind11 a new path at every build, and so compile everything anew.
     _run(
         [
             *pip,
             "--no-build-isolation",
             f"--config-settings=build-dir=build/python-{interpreter.minor}",
-            *_warnings_as_errors(),
-            f".[{','.join(wanted['extras'])}]",
+            *_warnings_as_errors(interpreter.launcher),
+            ".",
         ]
     )
     state_file.write_text(json.dumps(wanted))
@@ -126,7 +135,7 @@ def jobs() -> int:
 
 def _belongs_to(venv: Path, interpreter: Interpreter) -> bool:
     try:
-        return probe(str(python_of(venv))).identity == interpreter.identity
+        return probe(str(python_of(venv)), interpreter.launcher).identity == interpreter.identity
     except Unusable:
         return False
 
@@ -151,18 +160,39 @@ def fingerprint(*tops: Path) -> str:
     return digest.hexdigest()
 
 
-def _build_requirements() -> list[str]:
+def requirements(extras: Iterable[str]) -> list[str]:
+    """What these extras ask for, without offgil itself."""
+    found: dict[str, None] = {}
+    for extra in extras:
+        for each in _pyproject()["project"]["optional-dependencies"][extra]:
+            own = re.fullmatch(r"offgil\[([\w,]+)\]", each)
+            found |= dict.fromkeys(requirements(own[1].split(",")) if own else [each])
+    return list(found)
+
+
+def _pyproject() -> dict[str, Any]:
     import tomllib  # here, so that an older Python gets as far as being told that it is one
 
-    requirements: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"][
-        "requires"
-    ]
-    return requirements
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def _warnings_as_errors() -> list[str]:
-    """Only in continuous integration: a newer compiler's new warning must not stop a user."""
+def warnings_are_errors(launcher: tuple[str, ...] = ()) -> bool:
+    """In continuous integration, with the compiler that the sources are free of warnings with.
+
+    Another one's new warning stops nobody.
+    """
     if os.environ.get("CI") != "true":
+        return False
+    command = [*launcher, os.environ.get("CXX", "g++"), "-dumpversion"]
+    try:
+        version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return version.split(".")[0].strip() == WARNING_FREE_GCC
+
+
+def _warnings_as_errors(launcher: tuple[str, ...]) -> list[str]:
+    if not warnings_are_errors(launcher):
         return []
     return ["--config-settings=cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON"]
 
