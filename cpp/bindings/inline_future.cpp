@@ -67,12 +67,16 @@ PyTypeObject* the_type = nullptr;
 PyTypeObject* task_type = nullptr;
 PyObject* no_arguments = nullptr;  // an empty tuple
 Py_ssize_t job_offset = 0;
-Py_ssize_t loop_offset = 0;  // where the base keeps its loop; 0: not known
+Py_ssize_t loop_offset = 0;    // where the base keeps its loop; 0: not known
+Py_ssize_t result_offset = 0;  // and its result
 
 // A done future that stands for any successful one when a C task is woken: the task only asks it for
 // result(), which it can do without a method call because the type is exactly asyncio.Future, and throws the
-// answer away; the coroutine gets its value from our iterator. Null where the task does more with it (3.14).
+// answer away; the coroutine gets its value from our iterator.
 PyObject* shared_done_future = nullptr;
+// From 3.14 on a task notes at a future that it awaits it, and takes that back from what it is woken by.
+// asyncio.future_discard_from_awaited_by(), or null.
+PyObject* discard_awaiter = nullptr;
 
 inline_job& job_of(PyObject* future) noexcept {
   return *std::launder(reinterpret_cast<inline_job*>(reinterpret_cast<char*>(future) + job_offset));
@@ -125,20 +129,36 @@ bool initialise_base(PyObject* self, PyObject* loop) noexcept {
   return done;
 }
 
+PyObject* field_of_base(PyObject* self, Py_ssize_t at) noexcept {
+  PyObject* field = nullptr;
+  std::memcpy(&field, reinterpret_cast<const char*>(self) + at, sizeof field);
+  return field;
+}
+
 // Most of a submit would be __init__, and most of that a call of the loop's get_debug(). But all that it
 // leaves behind, outside of debug mode, is a reference to the loop among zeros. Where a future in our hands
 // shows that this is so, and where the reference lies, it is put there directly.
 void find_loop_in_base(PyObject* fresh, PyObject* its_loop) noexcept {
-  const auto* const fields = reinterpret_cast<const char*>(fresh);
   Py_ssize_t found = 0;
   for (Py_ssize_t at = sizeof(PyObject); at < base.type->tp_basicsize; at += Py_ssize_t{sizeof(void*)}) {
-    PyObject* field = nullptr;
-    std::memcpy(&field, fields + at, sizeof field);
+    PyObject* const field = field_of_base(fresh, at);
     if (field == nullptr) continue;
     if (field != its_loop || found != 0) return;
     found = at;
   }
   loop_offset = found;
+}
+
+// The same for a result, which a future that has ended plainly keeps until it is collected.
+void find_result_in_base(PyObject* done, PyObject* its_result) noexcept {
+  for (Py_ssize_t at = sizeof(PyObject); at < base.type->tp_basicsize; at += Py_ssize_t{sizeof(void*)})
+    if (field_of_base(done, at) == its_result) result_offset = at;
+}
+
+PyObject* result_of(PyObject* self) noexcept {
+  if (has(job_of(self), ended_plainly) && result_offset != 0)
+    if (PyObject* const kept = field_of_base(self, result_offset)) return Py_NewRef(kept);
+  return call_base(base.result, self);
 }
 
 bool make_base(PyObject* self, const loop_channel& channel) noexcept {
@@ -312,7 +332,7 @@ PyObject* iterate(PyObject* self) noexcept { return Py_NewRef(self); }
 PySendResult send(PyObject* self, PyObject*, PyObject** out) noexcept {
   inline_job& j = job_of(self);
   if (has(j, is_done)) {
-    *out = call_base(base.result, self);
+    *out = result_of(self);
     return *out != nullptr ? PYGEN_RETURN : PYGEN_ERROR;
   }
   if (has(j, is_awaited)) {
@@ -478,14 +498,14 @@ py::object make_loop_stand_in() {
                                                                   py::cpp_function([] { return false; }));
 }
 
-PyObject* make_shared_done_future([[maybe_unused]] const py::object& loop) {
-#if PY_VERSION_HEX >= 0x030E0000
-  return nullptr;  // a task enters itself into, and removes itself from, what it is woken by
-#else
-  py::object made = py::handle(reinterpret_cast<PyObject*>(base.type))(py::arg("loop") = loop);
-  made.attr("set_result")(py::none());
-  return made.release().ptr();
-#endif
+// Whether a task that awaits a future of ours can be woken by the shared one.
+bool release_awaiter(PyObject* self, PyObject* task) noexcept {
+  if (discard_awaiter == nullptr) return true;
+  const std::array<PyObject*, 2> arguments{self, task};
+  PyObject* const done = PyObject_Vectorcall(discard_awaiter, arguments.data(), arguments.size(), nullptr);
+  if (done == nullptr) PyErr_Clear();
+  Py_XDECREF(done);
+  return done != nullptr;
 }
 
 // Whether a callback is the wake-up of a C task: a built-in method of a task that is called so.
@@ -568,7 +588,8 @@ class inline_style final : public future_style {
     PyObject* const callback = std::exchange(j.callback, nullptr);
     PyObject* const context = std::exchange(j.context, nullptr);
     PyObject* const self = future_of_job(j);
-    const bool stand_in = shared_done_future != nullptr && has(j, ended_plainly) && is_task_wakeup(callback);
+    const bool stand_in = has(j, ended_plainly) && is_task_wakeup(callback) &&
+                          release_awaiter(self, PyCFunction_GET_SELF(callback));
     ++channel.core().counters.inline_wakeups;
     const bool goes_on = call_in_context(callback, context, stand_in ? shared_done_future : self) ||
                          channel.report_callback_error(callback, context, self);
@@ -616,7 +637,12 @@ void prepare_inline_futures() {
   const py::object loop = make_loop_stand_in();
   const py::object fresh = future(py::arg("loop") = loop);
   find_loop_in_base(fresh.ptr(), loop.ptr());
-  shared_done_future = make_shared_done_future(loop);
+  const auto result = py::dict();  // a new object
+  shared_done_future = future(py::arg("loop") = loop).release().ptr();
+  py::handle(shared_done_future).attr("set_result")(result);
+  find_result_in_base(shared_done_future, result.ptr());
+  if (py::hasattr(asyncio, "future_discard_from_awaited_by"))
+    discard_awaiter = asyncio.attr("future_discard_from_awaited_by").cast<py::object>().release().ptr();
 }
 
 }  // namespace offgil::python
