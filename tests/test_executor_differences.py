@@ -80,10 +80,9 @@ def test_where_a_native_jobs_callbacks_run(
 
 
 def test_signals_on_a_worker(make_executor: Callable[..., Any], kind: Kind) -> None:
-    """Standard: as the thread that submits first. Ours too, where Python code runs.
+    """Blocked as by who starts it: a child process inherits that.
 
-    A worker that has run none blocks all but its own faults. Python's handlers run on the main
-    thread either way.
+    Python's handlers run on the main thread either way.
     """
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     try:
@@ -93,13 +92,11 @@ def test_signals_on_a_worker(make_executor: Callable[..., Any], kind: Kind) -> N
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, usual)
     makers = usual | {signal.SIGUSR2}
-    ours = blocked_by_threads("masked")
+    blocked = blocked_by_threads("masked")
     if kind.ours:
         block_until(lambda: blocked_by_threads("masked").get("masked-gil") == makers)
-        assert {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD} <= ours["masked_0"]
-        assert not {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT} & ours["masked_0"]
-    else:
-        assert not ours
+    if kind.ours or sys.version_info >= (3, 14):  # before, a thread's name was Python's alone
+        assert blocked["masked_0"] == makers
     assert executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(LIMIT) == makers
 
 

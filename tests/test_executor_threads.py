@@ -236,6 +236,34 @@ def test_hooks_set_in_all_threads(make_executor: Callable[..., Any], name: str) 
     assert "call" in seen
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+def test_a_worker_inherits_the_context_where_threads_do(kind: Kind) -> None:
+    """Warnings that are caught in the submitting thread are caught in a job too."""
+    check_script(
+        """
+        import contextvars, importlib, sys, warnings
+        executor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor(1)
+        value = contextvars.ContextVar("value", default=None)
+
+        def job():
+            warnings.warn("seen")
+            return value.get()
+
+        value.set(7)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            assert executor.submit(job).result(20) == 7
+            assert len(seen) == 1
+            value.set(8)  # the worker is there already
+            assert executor.submit(job).result(20) == 7
+        executor.shutdown()
+        """,
+        kind.module,
+        PYTHON_THREAD_INHERIT_CONTEXT="1",
+        PYTHON_CONTEXT_AWARE_WARNINGS="1",
+    )
+
+
 def test_a_deep_recursion_is_an_exception(executor: Any) -> None:
     """RecursionError, not the end of the process: the stack is large enough."""
 

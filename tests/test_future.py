@@ -1470,7 +1470,8 @@ async def test_a_second_callback_is_forwarded(pool: offgil.Pool, flavour: Flavou
     future = pool.submit(ex.echo, 1)
     for _ in range(3):
         future.add_done_callback(lambda _: None)
-    await asyncio.wait_for(asyncio.shield(future), LIMIT)
+    async with asyncio.timeout(LIMIT):
+        await future
     await turns()
     after = pool.stats()
     inline = after.inline_wakeups - before.inline_wakeups

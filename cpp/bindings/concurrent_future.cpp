@@ -49,6 +49,7 @@ struct base_class {
   PyObject* notify_cancel;  // set_running_or_notify_cancel
   PyObject* set_result;
   PyObject* set_exception;
+  PyObject* get_snapshot;  // or null
 };
 
 base_class base{};
@@ -427,6 +428,19 @@ PyObject* cancelled(PyObject* self, PyObject*) noexcept {
   return PyBool_FromLong(was_cancelled(j) ? 1 : 0);
 }
 
+// What asyncio asks from 3.15 on when it copies an outcome: (done, cancelled, result, exception).
+[[maybe_unused]] PyObject* get_snapshot(PyObject* self, PyObject*) noexcept {
+  return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+    concurrent_job& j = asked_job_of(self);
+    if (j.is_observed && (!j.is_published || j.is_the_users)) return call_base(base.get_snapshot, self);
+    const bool is_done = j.flag.is_set();
+    if (is_done) make_outcome(j, std::nullopt);
+    const auto or_none = [](PyObject* object) { return object != nullptr ? object : Py_None; };
+    return PyTuple_Pack(4, is_done ? Py_True : Py_False, is_done && was_cancelled(j) ? Py_True : Py_False,
+                        or_none(is_done ? j.value : nullptr), or_none(is_done ? j.exception : nullptr));
+  });
+}
+
 // Tells the base, once. Whoever waits for a future is notified as if a worker had found it cancelled.
 PyObject* publish_cancelled(PyObject* self) noexcept {
   concurrent_job& j = job_of(self);
@@ -558,6 +572,9 @@ PyMethodDef methods[] = {
     {"set_running_or_notify_cancel", &set_running_or_notify_cancel, METH_NOARGS,
      "For who runs a job by other means: False if it was cancelled."},
     {"_invoke_callbacks", &invoke_callbacks, METH_NOARGS, nullptr},
+#if PY_VERSION_HEX >= 0x030F0000
+    {"_get_snapshot", &get_snapshot, METH_NOARGS, nullptr},
+#endif
     {nullptr, nullptr, 0, nullptr}};
 
 // One descriptor for each field that a future of the base has: it stands before what is in the instance.
@@ -637,17 +654,19 @@ void publish(concurrent_job& j) noexcept {
 void bind_concurrent_future(py::module_& m) {
   const py::object future = py::module_::import("concurrent.futures").attr("Future");
   const auto kept = [](const py::object& object) { return py::object(object).release().ptr(); };
-  base = base_class{.type = kept(future),
-                    .result = kept(future.attr("result")),
-                    .exception = kept(future.attr("exception")),
-                    .done = kept(future.attr("done")),
-                    .running = kept(future.attr("running")),
-                    .cancelled = kept(future.attr("cancelled")),
-                    .cancel = kept(future.attr("cancel")),
-                    .add_done_callback = kept(future.attr("add_done_callback")),
-                    .notify_cancel = kept(future.attr("set_running_or_notify_cancel")),
-                    .set_result = kept(future.attr("set_result")),
-                    .set_exception = kept(future.attr("set_exception"))};
+  base = base_class{
+      .type = kept(future),
+      .result = kept(future.attr("result")),
+      .exception = kept(future.attr("exception")),
+      .done = kept(future.attr("done")),
+      .running = kept(future.attr("running")),
+      .cancelled = kept(future.attr("cancelled")),
+      .cancel = kept(future.attr("cancel")),
+      .add_done_callback = kept(future.attr("add_done_callback")),
+      .notify_cancel = kept(future.attr("set_running_or_notify_cancel")),
+      .set_result = kept(future.attr("set_result")),
+      .set_exception = kept(future.attr("set_exception")),
+      .get_snapshot = py::hasattr(future, "_get_snapshot") ? kept(future.attr("_get_snapshot")) : nullptr};
   const auto states = py::module_::import("concurrent.futures._base");
   pending_state = kept(states.attr("PENDING"));
   running_state = kept(states.attr("RUNNING"));

@@ -29,6 +29,25 @@ void take_gil_again() noexcept {
   if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(nullptr);
 }
 
+bool threads_inherit_context() noexcept {
+#if PY_VERSION_HEX >= 0x030E0000
+  PyObject* const flag = PyObject_GetAttrString(PySys_GetObject("flags"), "thread_inherit_context");
+  const bool is_set = flag != nullptr && PyObject_IsTrue(flag) == 1;
+  Py_XDECREF(flag);
+  PyErr_Clear();
+  return is_set;
+#else
+  return false;
+#endif
+}
+
+// Left again where the thread state is cleared.
+void enter_copy(PyObject* context) noexcept {
+  PyObject* const copy = PyContext_Copy(context);
+  if (copy == nullptr || PyContext_Enter(copy) != 0) PyErr_Clear();
+  Py_XDECREF(copy);
+}
+
 }  // namespace
 
 // All pools' workers queue for one GIL. Guarded by the GIL. Never destroyed; and a forked child makes its
@@ -48,11 +67,17 @@ void gil_lane::enter(unsigned worker) noexcept {
     take_gil_again();
   } else {
     this_thread.state = make_thread_state();
-    mask_.apply();
+    if (context_) enter_copy(context_.ptr());
     this_thread.identity.emplace(prefix_ + std::to_string(worker));
   }
   this_thread.is_inside_lane = true;
   acquisitions_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void gil_lane::inherit_context() noexcept {
+  if (!threads_inherit_context()) return;
+  context_ = pybind11::reinterpret_steal<pybind11::object>(PyContext_CopyCurrent());
+  PyErr_Clear();
 }
 
 // Python does not tell whether anybody waits for the GIL. But the release of a mutex and a condition variable

@@ -6,21 +6,10 @@
 // thread hang instead, since nothing else is safe; this does the same for the older ones. It stands in front
 // of the routine by which C++ frames are unwound (the linker is told to wrap it) because that is called
 // before any of them is.
-#include <Python.h>
 #include <unistd.h>
 #include <unwind.h>
 
-namespace {
-
-bool python_is_finalizing() noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-  return Py_IsFinalizing() != 0;
-#else
-  return _Py_IsFinalizing() != 0;
-#endif
-}
-
-}  // namespace
+#include "thread_state.hpp"
 
 extern "C" {
 
@@ -33,7 +22,7 @@ unwind_personality __wrap___gxx_personality_v0;  // NOLINT(bugprone-reserved-ide
 _Unwind_Reason_Code __wrap___gxx_personality_v0(int version, _Unwind_Action actions,
                                                 _Unwind_Exception_Class exception_class,
                                                 _Unwind_Exception* exception, _Unwind_Context* context) {
-  while ((actions & _UA_FORCE_UNWIND) != 0 && python_is_finalizing()) pause();
+  while ((actions & _UA_FORCE_UNWIND) != 0 && offgil::python::is_finalizing()) pause();
   return __real___gxx_personality_v0(version, actions, exception_class, exception, context);
 }
 

@@ -1,6 +1,8 @@
 // loop_channel.cpp - the way of jobs from one event loop to a pool, and back.
 #include "loop_channel.hpp"
 
+#include <pybind11/eval.h>
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -24,15 +26,6 @@ constexpr unsigned resolved_per_look = 8;
 constexpr std::chrono::microseconds long_conversion{20};
 
 bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }
-
-// Calls `method` of the loop, if it is still there; whether that worked, errors discarded.
-bool try_call(const py::object& loop, PyObject* method, PyObject* argument) noexcept {
-  if (!loop) return false;
-  PyObject* const result = PyObject_CallMethodObjArgs(loop.ptr(), method, argument, nullptr);
-  if (result == nullptr) PyErr_Clear();
-  Py_XDECREF(result);
-  return result != nullptr;
-}
 
 // The context that Python code of this thread runs in, left or entered for as long as one of these lives.
 class context_left {
@@ -86,6 +79,7 @@ loop_channel::~loop_channel() {
 std::shared_ptr<mailbox> loop_channel::give_mailbox_up() noexcept {
   if (!mailbox_) return nullptr;
   mailbox_->owner = nullptr;
+  mailbox_->let_only_watch();
   mailbox_->fall_asleep();
   return std::exchange(mailbox_, nullptr);
 }
@@ -96,9 +90,10 @@ void loop_channel::ask_to_unwatch(mailbox& box) const noexcept {
 }
 
 // What the loop calls keeps the descriptor open for as long as the loop watches it, and ends that itself: an
-// exception meanwhile leaves the descriptor readable, so that it is called again.
+// exception meanwhile leaves the descriptor readable, so that it is called again. Only the loop holds what it
+// watches with: when that dies, the loop has been closed or collected.
 void loop_channel::watch() {
-  drain_callable_ = py::cpp_function([weak = weak_from_this(), box = mailbox_] {
+  const auto drain_or_unwatch = [weak = weak_from_this(), box = mailbox_] {
     const auto self = weak.lock();
     if (self && self->mailbox_) {
       if (!self->drain()) throw py::error_already_set();
@@ -106,7 +101,8 @@ void loop_channel::watch() {
       running_loop().attr("remove_reader")(box->fd());
       box->clear_wakeup();
     }
-  });
+  };
+  drain_callable_ = py::cpp_function(drain_or_unwatch);
   flush_callable_ = py::cpp_function([weak = weak_from_this()] {
     const auto self = weak.lock();
     if (!self) return;
@@ -115,9 +111,17 @@ void loop_channel::watch() {
   });
   context_ = py::reinterpret_steal<py::object>(PyContext_New());
   if (!context_) throw py::error_already_set();
-  if (!mailbox_->is_watched()) return;
+  if (!mailbox_->is_watched()) {
+    // With a frame of Python code, of which our threads have none: uvloop in debug mode wants one on 3.15.
+    call_threadsafe_ = py::eval("lambda loop, call: loop.call_soon_threadsafe(call)", py::dict());
+    return;
+  }
   const context_entered empty(context_.ptr());  // the loop copies the current one
-  loop().attr("add_reader")(mailbox_->fd(), drain_callable_);
+  const std::shared_ptr<void> end_of_watch(nullptr, [weak = weak_from_this()](void*) {
+    if (const auto self = weak.lock()) self->on_unwatched();
+  });
+  const py::cpp_function on_readable([drain_or_unwatch, end_of_watch] { drain_or_unwatch(); });
+  loop().attr("add_reader")(mailbox_->fd(), on_readable);
 }
 
 py::object loop_channel::loop() const {
@@ -359,7 +363,11 @@ void loop_channel::drain_later() noexcept {
 
 void loop_channel::drain_soon_threadsafe() noexcept {
   if (mailbox_ && mailbox_->is_watched()) return;  // its descriptor calls until that has been done
-  try_call(loop(), names::get().call_soon_threadsafe, drain_callable_.ptr());
+  guarded(0, [this] {
+    call_threadsafe_(loop(), drain_callable_);
+    return 0;
+  });
+  PyErr_Clear();  // the loop is closed or gone
 }
 
 bool loop_channel::call_soon(PyObject* callback, PyObject* argument, PyObject* context) noexcept {
@@ -394,16 +402,40 @@ bool loop_channel::report_callback_error(PyObject* callback, PyObject* in, PyObj
 
 // ---- the end ----
 
+// The loop may have been told to watch no more, and still run.
+void loop_channel::on_unwatched() noexcept {
+  const py::error_scope of_whoever_closes_it;
+  if (!is_in_use() || !mailbox_ || core_->engine().was_left_behind_by_fork()) return;
+  const bool gone = guarded(false, [this] { return loop_is_gone(); });
+  PyErr_Clear();
+  if (gone) core_->drop_what_comes_for(*mailbox_);
+}
+
+void loop_channel::on_announced() noexcept {
+  const bool gone = guarded(false, [this] { return loop_is_gone(); });
+  PyErr_Clear();
+  if (gone)
+    core_->purge();
+  else
+    drain_soon_threadsafe();
+}
+
+// The queue is asleep afterwards: who drops what comes later must be called.
 void loop_channel::drop_arrived_threadsafe() noexcept {
-  for (job_list* from : {&resolved_, &arrived_}) {
-    // Without a mailbox it was detached while somebody asked whether the loop is gone.
-    if (from == &arrived_ && arrived_.empty() && mailbox_) arrived_ = mailbox_->take();
-    while (!from->empty()) {
-      bridge_job& j = as_bridge(from->pop_front());
-      j.discard_payload();
-      if (from == &arrived_) ++core_->counters.dropped;  // a resolved one has reached its future
-      end(j);
-    }
+  drop(resolved_, false);  // these have reached their futures
+  do {
+    drop(arrived_, true);
+    // Without a mailbox it was detached meanwhile.
+    if (mailbox_) arrived_ = mailbox_->take();
+  } while (!arrived_.empty() || (mailbox_ && !mailbox_->fall_asleep()));
+}
+
+void loop_channel::drop(job_list& from, bool is_counted) noexcept {
+  while (!from.empty()) {
+    bridge_job& j = as_bridge(from.pop_front());
+    j.discard_payload();
+    if (is_counted) ++core_->counters.dropped;
+    end(j);
   }
 }
 

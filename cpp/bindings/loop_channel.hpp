@@ -106,6 +106,9 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   // must leave the loop.
   bool report_callback_error(PyObject* callback, PyObject* context, PyObject* future) noexcept;
 
+  // The dispatcher's call: the loop is to drain, and where it is gone, nobody else drops what arrives.
+  void on_announced() noexcept;
+
   // Releases jobs that came back for a loop that is gone. Any thread.
   void drop_arrived_threadsafe() noexcept;
 
@@ -122,6 +125,8 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   bool call_again() noexcept;
   void end(bridge_job& j) noexcept;
   void drain_later() noexcept;
+  void on_unwatched() noexcept;
+  void drop(job_list& from, bool is_counted) noexcept;
   std::shared_ptr<mailbox> give_mailbox_up() noexcept;
   void ask_to_unwatch(mailbox& box) const noexcept;
   void enter();
@@ -135,7 +140,8 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   py::object loop_reference_;  // weak
   py::object drain_callable_;  // these two hold the channel weakly: the loop must not keep it
   py::object flush_callable_;
-  py::object context_;  // an empty one, in which the loop calls them: not that of the first submit
+  py::object call_threadsafe_;  // where the loop watches nothing
+  py::object context_;          // an empty one, in which the loop calls them: not that of the first submit
 
   // These hold the loop, so that they are kept only while something is in flight, whose futures do so anyway.
   py::object token_;  // see running_loop_token()

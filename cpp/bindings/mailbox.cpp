@@ -6,14 +6,21 @@
 namespace offgil::python {
 
 void mailbox::wake() noexcept {
-  if (is_watched())
-    descriptor_->wake();
-  else
-    dispatcher_->announce(*this);
+  if (is_watched()) descriptor_->wake();
+  if (dispatcher* const by = announcer_.load(std::memory_order_acquire)) by->announce(*this);
+}
+
+void mailbox::announce_by(std::shared_ptr<dispatcher> by) noexcept {
+  dispatcher_ = std::move(by);
+  announcer_.store(dispatcher_.get(), std::memory_order_release);
+}
+
+void mailbox::let_only_watch() noexcept {
+  if (is_watched()) announcer_.store(nullptr, std::memory_order_relaxed);
 }
 
 void mailbox::on_dispatch() noexcept {
-  if (owner != nullptr) owner->drain_soon_threadsafe();
+  if (owner != nullptr) owner->on_announced();
 }
 
 announced::answer mailbox::look_for_answer() noexcept {

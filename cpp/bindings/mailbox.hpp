@@ -25,8 +25,9 @@ class mailbox final : public completion_queue, private waker, private announced 
   mailbox() : completion_queue(static_cast<waker&>(*this)), descriptor_(std::make_unique<wakeup>()) {}
 
   // Announced by `by`.
-  explicit mailbox(std::shared_ptr<dispatcher> by) noexcept
-      : completion_queue(static_cast<waker&>(*this)), dispatcher_(std::move(by)) {}
+  explicit mailbox(std::shared_ptr<dispatcher> by) noexcept : completion_queue(static_cast<waker&>(*this)) {
+    announce_by(std::move(by));
+  }
 
   bool is_watched() const noexcept { return descriptor_ != nullptr; }
   int fd() const noexcept { return descriptor_->fd(); }
@@ -34,6 +35,11 @@ class mailbox final : public completion_queue, private waker, private announced 
 
   // Calls the consumer, without Python code on the calling thread.
   void ring() noexcept { wake(); }
+
+  // With the GIL. Announced as well, where the loop that watches calls nobody any more; until it gets another
+  // owner.
+  void announce_by(std::shared_ptr<dispatcher> by) noexcept;
+  void let_only_watch() noexcept;
 
   // The owner's loop has called it.
   void note_answer() noexcept { answers_.fetch_add(1, std::memory_order_relaxed); }
@@ -49,7 +55,8 @@ class mailbox final : public completion_queue, private waker, private announced 
   answer look_for_answer() noexcept override;
 
   std::unique_ptr<wakeup> descriptor_;
-  std::shared_ptr<dispatcher> dispatcher_;
+  std::shared_ptr<dispatcher> dispatcher_;  // guarded by the GIL
+  std::atomic<dispatcher*> announcer_{nullptr};
   std::atomic<std::uint64_t> answers_{0};
   std::uint64_t answers_seen_ = 0;  // the dispatcher's
 };

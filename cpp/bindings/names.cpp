@@ -23,7 +23,6 @@ void intern_names() {
                     .args = interned("args"),
                     .asyncio_future_blocking = interned("_asyncio_future_blocking"),
                     .call_soon = interned("call_soon"),
-                    .call_soon_threadsafe = interned("call_soon_threadsafe"),
                     .cancel = interned("cancel"),
                     .context = interned("context"),
                     .create_future = interned("create_future"),

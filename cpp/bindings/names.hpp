@@ -11,7 +11,6 @@ struct names {
   PyObject* args;
   PyObject* asyncio_future_blocking;
   PyObject* call_soon;
-  PyObject* call_soon_threadsafe;
   PyObject* cancel;
   PyObject* context;
   PyObject* create_future;

@@ -41,7 +41,10 @@ void pool_core::get_ready() {
   stack_size_.store(PyThread_get_stacksize(), std::memory_order_relaxed);
   try {
     std::optional<py::gil_scoped_release> others_may_go_on;
-    if (!engine_->has_started()) others_may_go_on.emplace();
+    if (!engine_->has_started()) {
+      lane_.inherit_context();
+      others_may_go_on.emplace();
+    }
     engine_->get_ready();
   } catch (const std::system_error& e) {
     raise(exceptions::get().pool_error, e.what());
@@ -59,7 +62,10 @@ pool_core::pool_core(const options& with)
       has_no_owner_(with.has_no_owner) {
   auto engine = with.engine;
   engine.stack_size = [this] { return stack_size_.load(std::memory_order_relaxed); };
-  engine.on_thread_start = [this] { count_acquisitions_in(gil_acquisitions_); };
+  engine.on_thread_start = [this] {
+    mask_.apply();
+    count_acquisitions_in(gil_acquisitions_);
+  };
   if (initializer_) {
     engine.start_in = &lane_;
     engine.on_start = [this] { run_initializer(); };
@@ -223,6 +229,15 @@ void pool_core::remove(loop_channel& channel) noexcept {
   end_if_done();
 }
 
+void pool_core::drop_what_comes_for(mailbox& box) noexcept {
+  const auto alive = shared_from_this();
+  const bool may_come = !is_joined_ && !is_exiting() && !engine_->has_finished();
+  const bool is_seen_to = may_come && guarded(false, [this] { return its_dispatcher()->start(); });
+  PyErr_Clear();
+  if (is_seen_to) box.announce_by(dispatcher_);
+  purge();
+}
+
 void pool_core::purge() noexcept {
   if (engine_->was_left_behind_by_fork()) return;
   const auto seen = channels_;
@@ -358,6 +373,7 @@ void pool_core::leave_interpreter() noexcept {
     have_ended = wait_at_exit(threads_end);
   }
   if (!have_ended) {
+    if (brings) brings->let_end();  // no thread starts any more
     // Kept for ever: its threads touch it when they go on.
     if (alive) static_cast<void>(std::make_unique<std::shared_ptr<pool_core>>(alive).release());
     if (interrupt) restore_raised(std::move(interrupt));

@@ -126,6 +126,9 @@ class pool_core final : public resident, public std::enable_shared_from_this<poo
   void purge() noexcept;
   static void purge_all() noexcept;
 
+  // purge(), and from now on what comes into the mailbox of a loop that is gone is dropped as it comes.
+  void drop_what_comes_for(mailbox& box) noexcept;
+
   // Times a thread of the pool has taken the GIL.
   std::uint64_t gil_acquisitions() const noexcept {
     return gil_acquisitions_.load(std::memory_order_relaxed);

@@ -24,7 +24,8 @@ thread_identity::thread_identity(const std::string& name) noexcept {
   guarded(0, [&] {
     const auto threading = py::module_::import("threading");
     const py::object stand_in = threading.attr("current_thread")();  // makes it, for a foreign thread
-    stand_in.attr("name") = name;
+    // Past the setter, which from 3.14 on names the system's thread as well, cut off where ours differ.
+    stand_in.attr("_name") = name;
     // What threads that a job starts inherit: they are waited for at exit. Nobody waits for a stand-in.
     stand_in.attr("_daemonic") = false;
     set_hook(threading, "gettrace", "settrace");

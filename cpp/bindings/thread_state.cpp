@@ -2,6 +2,7 @@
 #include "thread_state.hpp"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <memory>
@@ -48,7 +49,18 @@ PyThreadState* make() noexcept { return PyThreadState_New(PyInterpreterState_Mai
 
 }  // namespace
 
+bool is_finalizing() noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// From 3.14 on a state that is made when Python has ended ends the process: the thread hangs, as one does
+// that asks for the GIL.
 PyThreadState* make_thread_state() noexcept {
+  while (is_finalizing()) pause();
   PyThreadState* const made = make();
   if (made == nullptr) Py_FatalError("no memory for the state of a thread");
   PyEval_AcquireThread(made);

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterable
 from operator import lshift, rshift
 
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+with warnings.catch_warnings():
+    # From 3.14 on, of a structure that it never lays out in another way.
+    warnings.filterwarnings("ignore", "Due to '_pack_'", DeprecationWarning)
+    from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
 __all__ = ["HdrHistogram", "Samples", "merged", "new_histogram"]
 
