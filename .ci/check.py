@@ -5,7 +5,7 @@
 lint     ruff, mypy, clang-format, and stubtest on the extension
 cpp      the C++ tests: plain, under ThreadSanitizer, under AddressSanitizer with UBSan
 python   the Python tests on every interpreter found; on the oldest and the newest one also with
-         PYTHONASYNCIODEBUG=1
+         PYTHONASYNCIODEBUG=1. What compiles projects or runs benchmarks only on those two, once
 soak     the exit and fork tests fifty times over, on every interpreter found
 conformance
          CPython's own executor tests twenty times over, on every interpreter found
@@ -40,6 +40,8 @@ import environment
 from environment import ROOT, VENV, Interpreter, Unusable, python_of
 
 MINORS = ("3.11", "3.12", "3.13", "3.14", "3.15")
+# Tests that spend their time in a compiler or in a benchmark.
+LONG = ("test_bench_*", "test_demo*", "test_sdist*", "test_sdk*", "test_sloppy_plugins*")
 # Seconds. A test has its own limit; this one is for a hang outside of tests, as at exit.
 STEP_LIMIT = 900.0
 
@@ -300,16 +302,21 @@ def python(report: Report, here: Interpreter) -> None:
     found = list(environments(report, here, "users", "service"))
     # Debug mode takes longest, so it begins; on the oldest and the newest Python only.
     in_debug_mode = {"PYTHONASYNCIODEBUG": "1"}
+    in_full = dict(found if len(found) < 3 else (found[0], found[-1]))
+    without_long = [f"--ignore-glob=*/{name}" for name in LONG]
     runs = {
-        f"{name}: pytest, asyncio debug": partial(pytest, python, in_debug_mode)
-        for name, python in (found if len(found) < 3 else (found[0], found[-1]))
+        f"{name}: pytest, asyncio debug": partial(pytest, python, without_long, in_debug_mode)
+        for name, python in in_full.items()
     }
-    runs |= {f"{name}: pytest": partial(pytest, python, {}) for name, python in found}
+    runs |= {
+        f"{name}: pytest": partial(pytest, python, [] if name in in_full else without_long, {})
+        for name, python in found
+    }
     report.steps_in_turn(runs)
 
 
-def pytest(python: Command, env: dict[str, str], output: IO[bytes]) -> None:
-    run(*python, "-m", "pytest", "-p", "no:cacheprovider", env=env, output=output)
+def pytest(python: Command, options: list[str], env: dict[str, str], output: IO[bytes]) -> None:
+    run(*python, "-m", "pytest", "-p", "no:cacheprovider", *options, env=env, output=output)
 
 
 def soak(report: Report, here: Interpreter) -> None:
