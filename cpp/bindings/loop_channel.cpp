@@ -25,6 +25,10 @@ constexpr unsigned resolved_at_once = 1024;
 constexpr unsigned resolved_per_look = 8;
 constexpr std::chrono::microseconds long_conversion{20};
 
+// (loop, callback). With a frame of Python code, of which our threads have none: uvloop in debug mode wants one
+// on 3.15.
+PyObject* call_threadsafe = nullptr;
+
 bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }
 
 // The context that Python code of this thread runs in, left or entered for as long as one of these lives.
@@ -61,6 +65,10 @@ class context_entered {
 };
 
 }  // namespace
+
+void prepare_loop_channels() {
+  call_threadsafe = py::eval("lambda loop, call: loop.call_soon_threadsafe(call)", py::dict()).release().ptr();
+}
 
 loop_channel::loop_channel(std::shared_ptr<pool_core> core, std::shared_ptr<mailbox> box, py::handle loop)
     : core_(std::move(core)),
@@ -111,11 +119,7 @@ void loop_channel::watch() {
   });
   context_ = py::reinterpret_steal<py::object>(PyContext_New());
   if (!context_) throw py::error_already_set();
-  if (!mailbox_->is_watched()) {
-    // With a frame of Python code, of which our threads have none: uvloop in debug mode wants one on 3.15.
-    call_threadsafe_ = py::eval("lambda loop, call: loop.call_soon_threadsafe(call)", py::dict());
-    return;
-  }
+  if (!mailbox_->is_watched()) return;
   const context_entered empty(context_.ptr());  // the loop copies the current one
   const std::shared_ptr<void> end_of_watch(nullptr, [weak = weak_from_this()](void*) {
     if (const auto self = weak.lock()) self->on_unwatched();
@@ -363,10 +367,9 @@ void loop_channel::drain_later() noexcept {
 
 void loop_channel::drain_soon_threadsafe() noexcept {
   if (mailbox_ && mailbox_->is_watched()) return;  // its descriptor calls until that has been done
-  guarded(0, [this] {
-    call_threadsafe_(loop(), drain_callable_);
-    return 0;
-  });
+  if (!drain_callable_) return;                    // a call for the mailbox's last owner
+  const py::object at = loop();
+  Py_XDECREF(PyObject_CallFunctionObjArgs(call_threadsafe, at.ptr(), drain_callable_.ptr(), nullptr));
   PyErr_Clear();  // the loop is closed or gone
 }
 

@@ -140,7 +140,6 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   py::object loop_reference_;  // weak
   py::object drain_callable_;  // these two hold the channel weakly: the loop must not keep it
   py::object flush_callable_;
-  py::object call_threadsafe_;  // where the loop watches nothing
   py::object context_;          // an empty one, in which the loop calls them: not that of the first submit
 
   // These hold the loop, so that they are kept only while something is in flight, whose futures do so anyway.
@@ -158,5 +157,8 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   bool flush_is_scheduled_ = false;  // as far as is known: see drain()
   bool loop_debugs_ = false;
 };
+
+// To be called once, before the first channel is made.
+void prepare_loop_channels();
 
 }  // namespace offgil::python

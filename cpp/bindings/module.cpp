@@ -7,6 +7,7 @@
 #include "executor.hpp"
 #include "exit_hook.hpp"
 #include "future_style.hpp"
+#include "loop_channel.hpp"
 #include "names.hpp"
 #include "native_function.hpp"
 #include "partial_call.hpp"
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_core_in_main_interpreter, m) {
   bind_errors(m);
   bind_partial_call();
   bind_native_function(m);
+  prepare_loop_channels();
   prepare_inline_futures();
   bind_concurrent_future(m);
   bind_pool(m);
