@@ -25,8 +25,8 @@ constexpr unsigned resolved_at_once = 1024;
 constexpr unsigned resolved_per_look = 8;
 constexpr std::chrono::microseconds long_conversion{20};
 
-// (loop, callback). With a frame of Python code, of which our threads have none: uvloop in debug mode wants one
-// on 3.15.
+// (loop, callback). With a frame of Python code, of which our threads have none: uvloop in debug mode wants
+// one on 3.15.
 PyObject* call_threadsafe = nullptr;
 
 bridge_job& as_bridge(job& j) noexcept { return static_cast<bridge_job&>(j); }
@@ -67,7 +67,8 @@ class context_entered {
 }  // namespace
 
 void prepare_loop_channels() {
-  call_threadsafe = py::eval("lambda loop, call: loop.call_soon_threadsafe(call)", py::dict()).release().ptr();
+  call_threadsafe =
+      py::eval("lambda loop, call: loop.call_soon_threadsafe(call)", py::dict()).release().ptr();
 }
 
 loop_channel::loop_channel(std::shared_ptr<pool_core> core, std::shared_ptr<mailbox> box, py::handle loop)

@@ -140,7 +140,7 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   py::object loop_reference_;  // weak
   py::object drain_callable_;  // these two hold the channel weakly: the loop must not keep it
   py::object flush_callable_;
-  py::object context_;          // an empty one, in which the loop calls them: not that of the first submit
+  py::object context_;  // an empty one, in which the loop calls them: not that of the first submit
 
   // These hold the loop, so that they are kept only while something is in flight, whose futures do so anyway.
   py::object token_;  // see running_loop_token()
