@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import inspect
 import pickle
 import re
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 from executors import Box, Kind, both_sorts, hold, hold_callbacks
-from support import LIMIT, Gate, block_until, open_fds, os_threads, until
+from support import LIMIT, Gate, block_until, check_script, open_fds, os_threads, until
 
 from offgil import examples as ex
 
@@ -422,6 +423,61 @@ def test_it_cannot_be_pickled(executor: Any) -> None:
         with pytest.raises((TypeError, pickle.PicklingError), match=r"(?i)can('t|not) pickle"):
             pickle.dumps(thing)
     assert future.result(LIMIT) == 1
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_what_is_being_handled_is_the_context_of_what_a_job_raised(
+    executor: Any, is_ready: bool
+) -> None:
+    """As for any exception that is raised in an except block."""
+    future = executor.submit(int, "no number")
+    if is_ready:
+        concurrent.futures.wait([future], LIMIT)
+    with pytest.raises(ValueError, match="no number") as caught:
+        try:
+            raise KeyError("looked up first")
+        except KeyError:
+            future.result(LIMIT)
+    assert isinstance(caught.value.__context__, KeyError)
+    with pytest.raises(ValueError, match="another") as caught:
+        try:
+            raise KeyError("looked up first")
+        except KeyError:
+            list(executor.map(int, ["another"]))
+    assert isinstance(caught.value.__context__, KeyError)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("result", "exception", "done", "running", "cancelled", "cancel"),
+        *("add_done_callback", "set_running_or_notify_cancel"),
+    ],
+)
+def test_a_futures_methods_have_signatures(executor: Any, name: str) -> None:
+    """The standard future's."""
+    standard = inspect.signature(getattr(concurrent.futures.Future(), name))
+    assert inspect.signature(getattr(executor.submit(abs, 1), name)) == standard
+
+
+def test_a_first_job_opens_no_file(kind: Kind) -> None:
+    """A process that has no descriptor left may submit."""
+    check_script(
+        """
+        import importlib, os, resource, sys
+        executor = importlib.import_module(sys.argv[1]).ThreadPoolExecutor(2)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = []
+        try:
+            while True:
+                held.append(os.dup(1))
+        except OSError:
+            pass
+        assert executor.submit(int).result(20) == 0
+        os._exit(0)  # standard: importing what the exit needs would fail
+        """,
+        kind.module,
+    )
 
 
 def test_a_future_is_an_ordinary_object(executor: Any) -> None:

@@ -205,8 +205,8 @@ int put_field(PyObject* self, PyObject* value, void* name) noexcept {
 
 PyObject* give_value(const concurrent_job& j) noexcept {
   if (j.value != nullptr) return Py_NewRef(j.value);
-  if (j.exception != nullptr)
-    restore_raised(py::reinterpret_borrow<py::object>(j.exception));
+  if (j.exception != nullptr)  // what is being handled becomes its context, as by `raise`
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(j.exception)), j.exception);
   else
     PyErr_SetNone(exceptions::get().future_cancelled);
   return nullptr;
@@ -562,14 +562,17 @@ PyMethodDef methods[] = {
     {"exception", as_method(&wait_for<&give_exception>), METH_FASTCALL | METH_KEYWORDS,
      "exception($self, timeout=None)\n--\n\n"
      "Return what the job raised, or None; wait for it at most `timeout` seconds. Raises as result() does."},
-    {"done", &done, METH_NOARGS, "Return whether the job has ended or was cancelled."},
-    {"running", &running, METH_NOARGS, "Return whether the job runs."},
-    {"cancelled", &cancelled, METH_NOARGS, "Return whether the job was cancelled."},
-    {"cancel", &cancel, METH_NOARGS, "Withdraw the job; return whether it never runs."},
+    {"done", &done, METH_NOARGS, "done($self, /)\n--\n\nReturn whether the job has ended or was cancelled."},
+    {"running", &running, METH_NOARGS, "running($self, /)\n--\n\nReturn whether the job runs."},
+    {"cancelled", &cancelled, METH_NOARGS,
+     "cancelled($self, /)\n--\n\nReturn whether the job was cancelled."},
+    {"cancel", &cancel, METH_NOARGS,
+     "cancel($self, /)\n--\n\nWithdraw the job; return whether it never runs."},
     {"add_done_callback", as_method(&add_done_callback), METH_FASTCALL | METH_KEYWORDS,
      "add_done_callback($self, fn)\n--\n\n"
      "Call `fn` with the future when it is done, once, in the order of the calls; at once if it is."},
     {"set_running_or_notify_cancel", &set_running_or_notify_cancel, METH_NOARGS,
+     "set_running_or_notify_cancel($self, /)\n--\n\n"
      "For who runs a job by other means: False if it was cancelled."},
     {"_invoke_callbacks", &invoke_callbacks, METH_NOARGS, nullptr},
 #if PY_VERSION_HEX >= 0x030F0000
