@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-# The second is the extension's, which asks for it at the first submit: no file may be readable then.
+# The second is for the extension, at the first submit: no file may be readable then.
 from offgil import _core, _instrumentation  # noqa: F401
 from offgil._stats import PoolStats, from_core
 
