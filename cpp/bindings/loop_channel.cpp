@@ -146,6 +146,12 @@ bool loop_channel::loop_is_gone() const {
   return at.is_none() || py::bool_(at.attr("is_closed")());
 }
 
+bool loop_channel::is_orphaned() const noexcept {
+  const bool gone = guarded(false, [this] { return loop_is_gone(); });
+  PyErr_Clear();
+  return gone;
+}
+
 // ---- to the pool ----
 
 void loop_channel::enter() {
@@ -410,15 +416,11 @@ bool loop_channel::report_callback_error(PyObject* callback, PyObject* in, PyObj
 void loop_channel::on_unwatched() noexcept {
   const py::error_scope of_whoever_closes_it;
   if (!is_in_use() || !mailbox_ || core_->engine().was_left_behind_by_fork()) return;
-  const bool gone = guarded(false, [this] { return loop_is_gone(); });
-  PyErr_Clear();
-  if (gone) core_->drop_what_comes_for(*mailbox_);
+  if (is_orphaned()) core_->drop_what_comes_for(*mailbox_);
 }
 
 void loop_channel::on_announced() noexcept {
-  const bool gone = guarded(false, [this] { return loop_is_gone(); });
-  PyErr_Clear();
-  if (gone)
+  if (is_orphaned())
     core_->purge();
   else
     drain_soon_threadsafe();

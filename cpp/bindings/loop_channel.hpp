@@ -45,6 +45,9 @@ class loop_channel final : public std::enable_shared_from_this<loop_channel> {
   bool is_for(PyObject* other) const noexcept;
   bool loop_is_gone() const;
 
+  // The same; where the loop's is_closed() raises, it is there.
+  bool is_orphaned() const noexcept;
+
   // True: this channel's loop runs on the calling thread. False: ask asyncio.
   bool is_known_to_run() const noexcept { return token_ && token_.ptr() == running_loop_token(); }
 

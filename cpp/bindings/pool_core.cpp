@@ -231,8 +231,9 @@ void pool_core::remove(loop_channel& channel) noexcept {
 
 void pool_core::drop_what_comes_for(mailbox& box) noexcept {
   const auto alive = shared_from_this();
-  const bool may_come = !is_joined_ && !is_exiting() && !engine_->has_finished();
-  const bool is_seen_to = may_come && guarded(false, [this] { return its_dispatcher()->start(); });
+  // None can be had where the pool has been joined, or the exit has begun: see its_dispatcher().
+  const bool is_seen_to =
+      !engine_->has_finished() && guarded(false, [this] { return its_dispatcher()->start(); });
   PyErr_Clear();
   if (is_seen_to) box.announce_by(dispatcher_);
   purge();
@@ -242,9 +243,7 @@ void pool_core::purge() noexcept {
   if (engine_->was_left_behind_by_fork()) return;
   const auto seen = channels_;
   for (const auto& each : seen) {
-    const bool gone = guarded(false, [&] { return each->loop_is_gone(); });
-    PyErr_Clear();
-    if (!gone) continue;
+    if (!each->is_orphaned()) continue;
     each->drop_arrived_threadsafe();
     if (each->in_flight() == 0) remove(*each);
   }
