@@ -97,6 +97,8 @@ def test_signals_on_a_worker(make_executor: Callable[..., Any], kind: Kind) -> N
         block_until(lambda: blocked_by_threads("masked").get("masked-gil") == makers)
     if kind.ours or sys.version_info >= (3, 14):  # before, a thread's name was Python's alone
         assert blocked["masked_0"] == makers
+    else:
+        assert not blocked
     assert executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(LIMIT) == makers
 
 
