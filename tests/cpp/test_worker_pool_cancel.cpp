@@ -253,7 +253,8 @@ TEST(worker_pool_cancel, of_what_no_worker_has_claimed_spares_what_one_was_calle
     const std::size_t withdrawn = pool.cancel_unclaimed(nullptr);
     EXPECT_LT(withdrawn, count) << "the first submit has called a worker";
     std::size_t runs = 0;
-    ASSERT_TRUE(back.receive<test_job>(count, [&runs](test_job& j) { runs += j.runs; }));
+    ASSERT_TRUE(
+        back.receive<test_job>(count, [&runs](test_job& j) { runs += static_cast<std::size_t>(j.runs); }));
     EXPECT_EQ(runs, count - withdrawn);
   }
 }
